@@ -1,0 +1,1 @@
+"""Containers on this host: Docker through aiodocker, and a simulated engine with the same contract."""

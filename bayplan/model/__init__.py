@@ -1,0 +1,1 @@
+"""What managers, agents and the CLI think in: frozen values, pure functions, no I/O."""

@@ -1,0 +1,1 @@
+"""Channels and servers: the only place that sets gRPC options."""

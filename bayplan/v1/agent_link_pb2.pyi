@@ -1,0 +1,469 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PodState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POD_STATE_UNSPECIFIED: _ClassVar[PodState]
+    POD_STATE_ASSIGNED: _ClassVar[PodState]
+    POD_STATE_PULLING: _ClassVar[PodState]
+    POD_STATE_CREATED: _ClassVar[PodState]
+    POD_STATE_STARTING: _ClassVar[PodState]
+    POD_STATE_RUNNING: _ClassVar[PodState]
+    POD_STATE_SUCCEEDED: _ClassVar[PodState]
+    POD_STATE_FAILED: _ClassVar[PodState]
+    POD_STATE_STOPPED: _ClassVar[PodState]
+    POD_STATE_LOST: _ClassVar[PodState]
+
+class Want(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WANT_UNSPECIFIED: _ClassVar[Want]
+    WANT_RUN: _ClassVar[Want]
+    WANT_HANDOVER: _ClassVar[Want]
+    WANT_STOP: _ClassVar[Want]
+    WANT_LOST: _ClassVar[Want]
+POD_STATE_UNSPECIFIED: PodState
+POD_STATE_ASSIGNED: PodState
+POD_STATE_PULLING: PodState
+POD_STATE_CREATED: PodState
+POD_STATE_STARTING: PodState
+POD_STATE_RUNNING: PodState
+POD_STATE_SUCCEEDED: PodState
+POD_STATE_FAILED: PodState
+POD_STATE_STOPPED: PodState
+POD_STATE_LOST: PodState
+WANT_UNSPECIFIED: Want
+WANT_RUN: Want
+WANT_HANDOVER: Want
+WANT_STOP: Want
+WANT_LOST: Want
+
+class Epoch(_message.Message):
+    __slots__ = ("store", "revision")
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    store: str
+    revision: int
+    def __init__(self, store: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class AgentMessage(_message.Message):
+    __slots__ = ("hello", "status", "heartbeat", "witness", "goodbye", "stream_failed")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FAILED_FIELD_NUMBER: _ClassVar[int]
+    hello: Hello
+    status: StatusReport
+    heartbeat: Heartbeat
+    witness: WitnessResult
+    goodbye: Goodbye
+    stream_failed: StreamFailed
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[StatusReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., witness: _Optional[_Union[WitnessResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stream_failed: _Optional[_Union[StreamFailed, _Mapping]] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "store_revision", "relay", "engine", "os", "arch", "cluster")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_PORT_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STORE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    OS_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    version: str
+    boot_id: str
+    session: str
+    labels: _containers.ScalarMap[str, str]
+    capacity: Amounts
+    address: str
+    witness_port: int
+    highest_epoch: Epoch
+    store_revision: int
+    relay: bool
+    engine: str
+    os: str
+    arch: str
+    cluster: str
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., store_revision: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
+
+class Amounts(_message.Message):
+    __slots__ = ("cpu_millis", "memory_bytes", "pods")
+    CPU_MILLIS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    cpu_millis: int
+    memory_bytes: int
+    pods: int
+    def __init__(self, cpu_millis: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., pods: _Optional[int] = ...) -> None: ...
+
+class StatusReport(_message.Message):
+    __slots__ = ("full", "pods", "forgotten", "condition")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    pods: _containers.RepeatedCompositeFieldContainer[PodStatus]
+    forgotten: _containers.RepeatedScalarFieldContainer[str]
+    condition: NodeCondition
+    def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[PodStatus, _Mapping]]] = ..., forgotten: _Optional[_Iterable[str]] = ..., condition: _Optional[_Union[NodeCondition, _Mapping]] = ...) -> None: ...
+
+class NodeCondition(_message.Message):
+    __slots__ = ("engine_ok", "message", "disk_pressure")
+    ENGINE_OK_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DISK_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    engine_ok: bool
+    message: str
+    disk_pressure: bool
+    def __init__(self, engine_ok: _Optional[bool] = ..., message: _Optional[str] = ..., disk_pressure: _Optional[bool] = ...) -> None: ...
+
+class Exit(_message.Message):
+    __slots__ = ("code", "reason", "message", "started_ms", "finished_ms", "container_id", "last_log_lines")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_MS_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOG_LINES_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    reason: str
+    message: str
+    started_ms: int
+    finished_ms: int
+    container_id: str
+    last_log_lines: str
+    def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., container_id: _Optional[str] = ..., last_log_lines: _Optional[str] = ...) -> None: ...
+
+class ContainerStatus(_message.Message):
+    __slots__ = ("name", "image", "image_digest", "container_id", "restarts", "running", "started_ms", "last_exit")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image: str
+    image_digest: str
+    container_id: str
+    restarts: int
+    running: bool
+    started_ms: int
+    last_exit: Exit
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., container_id: _Optional[str] = ..., restarts: _Optional[int] = ..., running: _Optional[bool] = ..., started_ms: _Optional[int] = ..., last_exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+
+class PodStatus(_message.Message):
+    __slots__ = ("uid", "state", "ready", "reason", "message", "containers", "started_ms", "next_restart_ms", "address", "assignment")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RESTART_MS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    state: PodState
+    ready: bool
+    reason: str
+    message: str
+    containers: _containers.RepeatedCompositeFieldContainer[ContainerStatus]
+    started_ms: int
+    next_restart_ms: int
+    address: str
+    assignment: Assignment
+    def __init__(self, uid: _Optional[str] = ..., state: _Optional[_Union[PodState, str]] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., containers: _Optional[_Iterable[_Union[ContainerStatus, _Mapping]]] = ..., started_ms: _Optional[int] = ..., next_restart_ms: _Optional[int] = ..., address: _Optional[str] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("sequence", "sent_ms", "usage", "witnessed", "node_used")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SENT_MS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    WITNESSED_FIELD_NUMBER: _ClassVar[int]
+    NODE_USED_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    sent_ms: int
+    usage: _containers.RepeatedCompositeFieldContainer[Usage]
+    witnessed: _containers.RepeatedScalarFieldContainer[str]
+    node_used: Amounts
+    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[Usage, _Mapping]]] = ..., witnessed: _Optional[_Iterable[str]] = ..., node_used: _Optional[_Union[Amounts, _Mapping]] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("uid", "cpu_millis", "memory_bytes")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    CPU_MILLIS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    cpu_millis: int
+    memory_bytes: int
+    def __init__(self, uid: _Optional[str] = ..., cpu_millis: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class WitnessResult(_message.Message):
+    __slots__ = ("request", "node", "alive", "detail")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ALIVE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    node: str
+    alive: bool
+    detail: str
+    def __init__(self, request: _Optional[int] = ..., node: _Optional[str] = ..., alive: _Optional[bool] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason", "restarting")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RESTARTING_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    restarting: bool
+    def __init__(self, reason: _Optional[str] = ..., restarting: _Optional[bool] = ...) -> None: ...
+
+class StreamFailed(_message.Message):
+    __slots__ = ("stream_id", "message")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    message: str
+    def __init__(self, stream_id: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ManagerMessage(_message.Message):
+    __slots__ = ("epoch", "welcome", "redirect", "refusal", "assignments", "heartbeat_ack", "witness_request", "open_stream", "goodbye", "close_stream", "peers")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    REDIRECT_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENTS_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    OPEN_STREAM_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_STREAM_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    epoch: Epoch
+    welcome: Welcome
+    redirect: Redirect
+    refusal: Refusal
+    assignments: Assignments
+    heartbeat_ack: HeartbeatAck
+    witness_request: WitnessRequest
+    open_stream: OpenStream
+    goodbye: Goodbye
+    close_stream: CloseStream
+    peers: Peers
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., assignments: _Optional[_Union[Assignments, _Mapping]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., witness_request: _Optional[_Union[WitnessRequest, _Mapping]] = ..., open_stream: _Optional[_Union[OpenStream, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., close_stream: _Optional[_Union[CloseStream, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("cluster", "manager", "heartbeat_s", "default_registry", "managers", "credentials")
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    MANAGER_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    MANAGERS_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    manager: str
+    heartbeat_s: float
+    default_registry: str
+    managers: _containers.RepeatedScalarFieldContainer[str]
+    credentials: _containers.RepeatedCompositeFieldContainer[RegistryCredential]
+    def __init__(self, cluster: _Optional[str] = ..., manager: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., default_registry: _Optional[str] = ..., managers: _Optional[_Iterable[str]] = ..., credentials: _Optional[_Iterable[_Union[RegistryCredential, _Mapping]]] = ...) -> None: ...
+
+class RegistryCredential(_message.Message):
+    __slots__ = ("registry", "username", "password")
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    registry: str
+    username: str
+    password: str
+    def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class Redirect(_message.Message):
+    __slots__ = ("leader_address",)
+    LEADER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    leader_address: str
+    def __init__(self, leader_address: _Optional[str] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("reason", "final")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    final: bool
+    def __init__(self, reason: _Optional[str] = ..., final: _Optional[bool] = ...) -> None: ...
+
+class Peers(_message.Message):
+    __slots__ = ("peers",)
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("node", "address", "witness_port")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WITNESS_PORT_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    address: str
+    witness_port: int
+    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ...) -> None: ...
+
+class Assignments(_message.Message):
+    __slots__ = ("full", "pods", "forget", "store_revision")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    PODS_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
+    STORE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    pods: _containers.RepeatedCompositeFieldContainer[Assignment]
+    forget: _containers.RepeatedScalarFieldContainer[str]
+    store_revision: int
+    def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., forget: _Optional[_Iterable[str]] = ..., store_revision: _Optional[int] = ...) -> None: ...
+
+class Assignment(_message.Message):
+    __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "template_json")
+    UID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_KIND_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_UID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    WANT_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_JSON_FIELD_NUMBER: _ClassVar[int]
+    uid: str
+    name: str
+    namespace: str
+    workload_kind: str
+    workload: str
+    workload_uid: str
+    slot: int
+    incarnation: int
+    revision: str
+    want: Want
+    template_json: str
+    def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., workload_kind: _Optional[str] = ..., workload: _Optional[str] = ..., workload_uid: _Optional[str] = ..., slot: _Optional[int] = ..., incarnation: _Optional[int] = ..., revision: _Optional[str] = ..., want: _Optional[_Union[Want, str]] = ..., template_json: _Optional[str] = ...) -> None: ...
+
+class HeartbeatAck(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class WitnessRequest(_message.Message):
+    __slots__ = ("request", "peer")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    peer: Peer
+    def __init__(self, request: _Optional[int] = ..., peer: _Optional[_Union[Peer, _Mapping]] = ...) -> None: ...
+
+class OpenStream(_message.Message):
+    __slots__ = ("stream_id", "address", "logs", "exec", "pod_uid")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LOGS_FIELD_NUMBER: _ClassVar[int]
+    EXEC_FIELD_NUMBER: _ClassVar[int]
+    POD_UID_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    address: str
+    logs: LogOptions
+    exec: ExecOptions
+    pod_uid: str
+    def __init__(self, stream_id: _Optional[str] = ..., address: _Optional[str] = ..., logs: _Optional[_Union[LogOptions, _Mapping]] = ..., exec: _Optional[_Union[ExecOptions, _Mapping]] = ..., pod_uid: _Optional[str] = ...) -> None: ...
+
+class CloseStream(_message.Message):
+    __slots__ = ("stream_id",)
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    def __init__(self, stream_id: _Optional[str] = ...) -> None: ...
+
+class LogOptions(_message.Message):
+    __slots__ = ("container", "follow", "previous", "tail", "since_ms", "timestamps")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMPS_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    follow: bool
+    previous: bool
+    tail: int
+    since_ms: int
+    timestamps: bool
+    def __init__(self, container: _Optional[str] = ..., follow: _Optional[bool] = ..., previous: _Optional[bool] = ..., tail: _Optional[int] = ..., since_ms: _Optional[int] = ..., timestamps: _Optional[bool] = ...) -> None: ...
+
+class ExecOptions(_message.Message):
+    __slots__ = ("container", "command", "tty", "stdin", "rows", "columns")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    TTY_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    command: _containers.RepeatedScalarFieldContainer[str]
+    tty: bool
+    stdin: bool
+    rows: int
+    columns: int
+    def __init__(self, container: _Optional[str] = ..., command: _Optional[_Iterable[str]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
+
+class StreamFrame(_message.Message):
+    __slots__ = ("stream_id", "stdin", "stdout", "stderr", "resize", "exit_code", "error", "end")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    STDIN_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    stream_id: str
+    stdin: bytes
+    stdout: bytes
+    stderr: bytes
+    resize: Resize
+    exit_code: int
+    error: str
+    end: bool
+    def __init__(self, stream_id: _Optional[str] = ..., stdin: _Optional[bytes] = ..., stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., resize: _Optional[_Union[Resize, _Mapping]] = ..., exit_code: _Optional[int] = ..., error: _Optional[str] = ..., end: _Optional[bool] = ...) -> None: ...
+
+class Resize(_message.Message):
+    __slots__ = ("rows", "columns")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""The control plane: elects a leader, plans, commits, and tells agents."""
