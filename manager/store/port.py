@@ -161,9 +161,7 @@ class Store(Protocol):
         """Every key that starts with `prefix`, in pages, all at one revision."""
         ...
 
-    async def txn(
-        self, compares: Sequence[Compare], operations: Sequence[Operation]
-    ) -> TxnResult:
+    async def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         """If all compares hold, do all operations (each key at most once). UnknownOutcomeError when no answer came."""
         ...
 
