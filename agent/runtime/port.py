@@ -29,7 +29,8 @@ LABEL_ATTEMPT = "bayplan.io/attempt"  # 0, 1, 2 …: restarts in place
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
     """One container to create. `name` is unique on the engine; a second create of one name and
-    equal labels returns the container that is there."""
+    equal labels returns the container that is there.
+    """
 
     name: str  # e.g. "bay-<pod name>-<container>-<attempt>"
     image: str  # What to run: a local image id or repo@digest, as `ensure_image` returned it.
@@ -46,6 +47,8 @@ class ContainerSpec:
 
 
 class ContainerState(Enum):
+    """As the engine says it."""
+
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
@@ -83,6 +86,8 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
+    """The engine and the host it may use."""
+
     name: str  # e.g. "Docker 20.10.24"
     cpu_millis: int
     memory_bytes: int
@@ -97,15 +102,15 @@ class Output:
     is_stderr: bool = False
 
 
-class RuntimeFault(Exception):
+class EngineError(Exception):
     """Base. The message is the engine's true text, fit for `bay ps`."""
 
 
-class EngineUnavailableError(RuntimeFault):
+class EngineUnavailableError(EngineError):
     """The engine does not answer (in time): try again later."""
 
 
-class ImageError(RuntimeFault):
+class ImageError(EngineError):
     """The image cannot be had now: `reason` is ErrImagePull, ErrImageNeverPull or InvalidImageName."""
 
     def __init__(self, message: str, *, reason: str = "ErrImagePull") -> None:
@@ -113,11 +118,11 @@ class ImageError(RuntimeFault):
         self.reason = reason
 
 
-class CreateError(RuntimeFault):
+class CreateError(EngineError):
     """The engine refuses the spec: trying again changes nothing."""
 
 
-class StartError(RuntimeFault):
+class StartError(EngineError):
     """The container was created but its process cannot start. `exit_code` as the engine gives it, e.g. 127."""
 
     def __init__(self, message: str, *, exit_code: int) -> None:
@@ -125,7 +130,7 @@ class StartError(RuntimeFault):
         self.exit_code = exit_code
 
 
-class ContainerGoneError(RuntimeFault):
+class ContainerGoneError(EngineError):
     """No such container."""
 
 
@@ -150,11 +155,11 @@ class ExecSession(Protocol):
 
 
 class Runtime(Protocol):
-    """All methods have deadlines; every error is a RuntimeFault. Safe to call concurrently."""
+    """All methods have deadlines; every error is a EngineError. Safe to call concurrently."""
 
     async def info(self) -> EngineInfo: ...
 
-    async def list(self) -> list[Container]:
+    async def list_containers(self) -> list[Container]:
         """Every container of ours, running or not: the truth."""
         ...
 

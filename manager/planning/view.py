@@ -69,7 +69,7 @@ class NodeView:
     unschedulable: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
-    capacity: Amounts = Amounts()
+    capacity: Amounts = field(default_factory=Amounts)
     # Why it takes no new pods although it is Ready, e.g. "disk 93 % full"; empty if it does.
     refuses: str = ""
     # Replacing pods of this node is held back (brake, or another agent-lost node is first): why; empty if not.

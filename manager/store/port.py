@@ -50,6 +50,8 @@ class Compare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Put:
+    """Set a key, on a lease if given."""
+
     key: str
     value: bytes
     lease: int = 0
@@ -57,6 +59,8 @@ class Put:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteKey:
+    """Delete a key; a missing one is no error."""
+
     key: str
 
 
@@ -94,6 +98,8 @@ class WatchBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
+    """Health of the store, for alarms and for recognising a restored one."""
+
     version: str  # e.g. "3.4.23"
     cluster_id: int  # Changes when a snapshot is restored.
     db_bytes: int
