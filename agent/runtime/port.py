@@ -28,8 +28,10 @@ LABEL_ATTEMPT = "bayplan.io/attempt"  # 0, 1, 2 …: restarts in place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSpec:
-    """One container to create. `name` is unique on the engine; a second create of one name and
-    equal labels returns the container that is there.
+    """One container to create.
+
+    `name` is unique on the engine; a second create of one name and equal labels (the epoch apart,
+    which says who ordered it) returns the container that is there.
     """
 
     name: str  # e.g. "bay-<pod name>-<container>-<attempt>"

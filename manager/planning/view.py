@@ -94,8 +94,9 @@ class WorkloadView:
     requirements: dict[str, Requirements]  # By revision, for every revision in use.
     pods: tuple[PodView, ...]
     deleting: bool = False
-    # Slots that had a pod before, by the highest incarnation: a slot above it was never used.
-    # Failed attempts of a slot in a row, and when the last one ended: (count, ended_s).
+    # How often the user wrote the document: what is missing in the first was created, later scaled up.
+    generation: int = 1
+    # By slot: failed attempts in a row, the newest one included, and when it ended: (count, ended_s).
     failures: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 

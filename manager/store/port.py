@@ -6,7 +6,7 @@ contract suite (tests/contracts/store.py).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -98,10 +98,11 @@ class WatchBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """Health of the store, for alarms and for recognising a restored one."""
+    """Health of the store, for alarms."""
 
     version: str  # e.g. "3.4.23"
-    cluster_id: int  # Changes when a snapshot is restored.
+    # Need not change when a snapshot is restored: etcd derives it from its flags. `Meta.incarnation` tells.
+    cluster_id: int
     db_bytes: int
     quota_bytes: int  # 0: unknown.
     alarms: tuple[str, ...]  # e.g. ("NOSPACE",)
@@ -125,6 +126,18 @@ class CompactedError(StoreError):
     def __init__(self, revision: int) -> None:
         super().__init__(f"compacted up to revision {revision}")
         self.revision = revision
+
+
+class StoreReplacedError(CompactedError):
+    """The store is younger than the revision asked for: wiped, or restored from a backup. List again."""
+
+    def __init__(self, revision: int, *, expected: int) -> None:
+        Exception.__init__(self, f"the store is at revision {revision}, but had reached {expected} before")
+        self.revision = revision
+
+
+class StoreVersionError(StoreError):
+    """An etcd version that is too old, or known to lose data."""
 
 
 class StoreFullError(StoreError):
@@ -171,15 +184,19 @@ class Store(Protocol):
         """If all compares hold, do all operations (each key at most once). UnknownOutcomeError when no answer came."""
         ...
 
-    def watch(self, prefix: str, *, from_revision: int) -> AsyncIterator[WatchBatch]:
+    def watch(self, prefix: str, *, from_revision: int) -> AsyncGenerator[WatchBatch, None]:
         """Every change from `from_revision` on, in order, each exactly once, across reconnects, for ever.
 
-        Raises CompactedError when the next revision is gone: list again. Close it with aclose().
+        Raises CompactedError when the next revision is gone: list again. Close it with aclose();
+        a cancelled `anext` ends it too.
         """
         ...
 
-    async def grant_lease(self, ttl_s: int) -> Lease:
-        """A new lease, kept alive (sent every second, or every TTL/3 if that is less) until `release` or close."""
+    async def grant_lease(self, ttl_s: int, *, keep_alive: bool = True) -> Lease:
+        """A new lease, kept alive (sent every second, or every TTL/3 if that is less) until `release` or close.
+
+        With `keep_alive` false nobody renews it: what is put on it expires after `ttl_s`.
+        """
         ...
 
     async def release(self, lease: Lease) -> None:

@@ -1,0 +1,30 @@
+"""What an agent is told when it starts. Everything else it learns from its managers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WITNESS_PORT = 7443
+# A bridge network of a /24 has 253 addresses; the node's own gateway takes one.
+PODS_MAX = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Written by the operator (flags, environment), never by the system."""
+
+    node: str
+    data_dir: Path
+    managers: tuple[str, ...]  # "host:port", tried in turn.
+    address: str  # Advertised: where other hosts reach this one.
+    witness_port: int = WITNESS_PORT
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # 0: as the engine says.
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    # Kept back from pods, for the host's own processes.
+    reserved_cpu_millis: int = 0
+    reserved_memory_bytes: int = 0
+    pods: int = PODS_MAX

@@ -1,0 +1,1 @@
+"""The documents: pydantic models in Kubernetes' shape, frozen, unknown fields refused."""

@@ -1,0 +1,171 @@
+"""JSON data → a document that is right in itself, or all that is wrong with it.
+
+The manager and the CLI both ask here, so that a file is refused before anything is sent,
+and a program that does not use our CLI is refused all the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from bayplan.resources.kinds import KINDS, KINDS_NOT_YET, Kind
+from bayplan.resources.metadata import Document
+from bayplan.resources.model import describe, problems_from
+from bayplan.resources.node import Node
+from bayplan.resources.problems import DocumentError, Problem, quote
+from bayplan.resources.service import Service
+from bayplan.resources.workloads import Deployment
+
+Resource = Deployment | Service | Node
+
+# A store's transaction carries 512 KiB and etcd keeps every version: a document of more is no manifest.
+DOCUMENT_MAX_BYTES = 256 * 1024
+
+_WORDS_FOR_NODE = "nodes are not applied: they join by themselves; use `bay label`, `bay taint`, `bay cordon` or `bay drain`"
+_WORDS_FOR_POD = "pods are not applied: write a Deployment, which makes and keeps them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A document with what its author should know although nothing is wrong."""
+
+    resource: Resource
+    warnings: tuple[str, ...] = ()
+
+
+def parse_document(data: object, *, from_user: bool = True) -> Parsed:
+    """Check `data` (JSON data: the mapping of one document) against every rule of its kind.
+
+    Args:
+        data: what YAML or JSON gave; it is not changed.
+        from_user: False for what the control API itself wrote, such as nodes.
+    Raises DocumentError with all problems, never anything else.
+    """
+    if not isinstance(data, Mapping):
+        raise DocumentError([Problem((), f"a document must be a mapping, not {describe(data)}")])
+    _refuse_unfit(data)
+    kind = _kind_of(data, from_user=from_user)
+    warnings: list[str] = []
+    assert kind.model is not None
+    try:
+        document = kind.model.model_validate(dict(data), context=warnings)
+    except ValidationError as error:
+        raise DocumentError(_in_order(data, problems_from(error))) from None
+    assert isinstance(document, Deployment | Service | Node)
+    if isinstance(document, Service) and from_user:
+        warnings.append("services are stored, but carry no traffic yet")
+    return Parsed(resource=document, warnings=tuple(warnings))
+
+
+def parse_json(text: str | bytes, *, from_user: bool = True) -> Parsed:
+    """`parse_document` for JSON text, as it comes from the wire or the store."""
+    if len(text) > DOCUMENT_MAX_BYTES:
+        raise DocumentError([_too_large(len(text))])
+    try:
+        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise DocumentError([Problem((), "is nested too deeply")]) from None
+    except ValueError as error:
+        # UnicodeDecodeError and JSONDecodeError are ValueErrors as well.
+        raise DocumentError([Problem((), f"is not JSON: {error}")]) from None
+    return parse_document(data, from_user=from_user)
+
+
+def _kind_of(data: Mapping[Any, Any], *, from_user: bool) -> Kind:
+    name = data.get("kind")
+    if name is None:
+        words = "is required"
+        if "services" in data:
+            words += "; this looks like a Compose file, which Bayplan cannot read yet"
+        raise DocumentError([Problem(("kind",), words)])
+    if not isinstance(name, str):
+        raise DocumentError([Problem(("kind",), f"must be text, not {describe(name)}")])
+    kind = KINDS.get(name)
+    if kind is None:
+        raise DocumentError([Problem(("kind",), _unknown_kind(name))])
+    if from_user and not kind.is_applied:
+        raise DocumentError([Problem(("kind",), _WORDS_FOR_POD if name == "Pod" else _WORDS_FOR_NODE)])
+    version = data.get("apiVersion")
+    if version != kind.api_version:
+        message = f"must be {kind.api_version} for a {name}"
+        if version is not None:
+            message += f", not {quote(version) if isinstance(version, str) else describe(version)}"
+        raise DocumentError([Problem(("apiVersion",), message)])
+    return kind
+
+
+def _unknown_kind(name: str) -> str:
+    if name in KINDS_NOT_YET:
+        return f"{name} is not supported yet"
+    applied = [kind.name for kind in KINDS.values() if kind.is_applied]
+    near = difflib.get_close_matches(name, [*applied, *KINDS_NOT_YET], n=1) if len(name) <= 64 else []
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(applied)}"
+    return f"{quote(name)} is no kind: {hint}"
+
+
+def _refuse_unfit(data: Mapping[Any, Any]) -> None:
+    """Size and JSON's limits first: every later rule may then rely on them."""
+    try:
+        size = len(json.dumps(data, allow_nan=False))
+    except RecursionError:
+        raise DocumentError([Problem((), "is nested too deeply")]) from None
+    except (TypeError, ValueError) as error:
+        raise DocumentError([Problem((), f"is not JSON data: {error}")]) from None
+    if size > DOCUMENT_MAX_BYTES:
+        raise DocumentError([_too_large(size)])
+
+
+def _too_large(size: int) -> Problem:
+    return Problem((), f"has {size // 1024} KiB; a document may have {DOCUMENT_MAX_BYTES // 1024} KiB")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # set.add gives None, which is the point
+        raise ValueError(f"the key {quote(twice)} is there twice")
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _in_order(data: Mapping[Any, Any], problems: list[Problem]) -> list[Problem]:
+    """As they stand in the document; what is missing comes after what is there."""
+
+    def place(problem: Problem) -> tuple[int, ...]:
+        places: list[int] = []
+        here: Any = data
+        for step in problem.loc:
+            if isinstance(here, Mapping):
+                keys = list(here)
+                places.append(keys.index(step) if step in here else len(keys))
+                here = here.get(step)
+            elif isinstance(here, list | tuple) and isinstance(step, int) and step < len(here):
+                places.append(step)
+                here = here[step]
+            else:
+                break
+        return tuple(places)
+
+    return sorted(problems, key=place)
+
+
+__all__ = [
+    "DOCUMENT_MAX_BYTES",
+    "Document",
+    "DocumentError",
+    "Parsed",
+    "Problem",
+    "Resource",
+    "parse_document",
+    "parse_json",
+]

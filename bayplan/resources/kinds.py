@@ -1,0 +1,111 @@
+"""The kinds of things that users name: their plurals, short names and API versions.
+
+`bay get deploy`, `bay get deployments.apps` and `kind: Deployment` all mean one entry here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bayplan.resources.metadata import Document
+from bayplan.resources.node import Node
+from bayplan.resources.service import Service
+from bayplan.resources.workloads import Deployment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind. `model` is None for what is never stored as a document (pods)."""
+
+    name: str  # As in documents: Deployment.
+    plural: str  # Lower case: deployments.
+    short_names: tuple[str, ...]
+    api_version: str
+    model: type[Document] | None
+    is_namespaced: bool = True
+    is_applied: bool = True  # Whether users may write it in a manifest.
+
+    @property
+    def group(self) -> str:
+        """`apps` of `apps/v1`; empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def full_name(self) -> str:
+        """As kubectl prints it: `deployment.apps`, `service`."""
+        name = self.name.lower()
+        return f"{name}.{self.group}" if self.group else name
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="Deployment",
+            plural="deployments",
+            short_names=("deploy",),
+            api_version="apps/v1",
+            model=Deployment,
+        ),
+        Kind(name="Service", plural="services", short_names=("svc",), api_version="v1", model=Service),
+        Kind(
+            name="Node",
+            plural="nodes",
+            short_names=("no",),
+            api_version="v1",
+            model=Node,
+            is_namespaced=False,
+            is_applied=False,
+        ),
+        Kind(name="Pod", plural="pods", short_names=("po",), api_version="v1", model=None, is_applied=False),
+    )
+}
+
+# Kubernetes' kinds that people have in their files. A list, so that a kind that does not exist
+# is told apart from one that Bayplan lacks.
+KINDS_NOT_YET = frozenset(
+    {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "CronJob",
+        "CustomResourceDefinition",
+        "DaemonSet",
+        "Endpoints",
+        "HorizontalPodAutoscaler",
+        "Ingress",
+        "Job",
+        "LimitRange",
+        "Namespace",
+        "NetworkPolicy",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "PriorityClass",
+        "ReplicaSet",
+        "ReplicationController",
+        "ResourceQuota",
+        "Role",
+        "RoleBinding",
+        "Secret",
+        "ServiceAccount",
+        "StatefulSet",
+        "StorageClass",
+    }
+)
+
+
+def find_kind(word: str) -> Kind | None:
+    """The kind that `word` means: its name, plural or short name in any case, with or without its group."""
+    word = word.lower()
+    for kind in KINDS.values():
+        names = (kind.name.lower(), kind.plural, *kind.short_names)
+        if word in names or (kind.group and word.removesuffix(f".{kind.group}") in names):
+            return kind
+    return None
+
+
+def display_name(kind: str, name: str) -> str:
+    """As kubectl prints it: `deployment.apps/my-app`, `service/my-app`. `kind` is as in documents."""
+    known = KINDS.get(kind)
+    return f"{known.full_name if known else kind.lower()}/{name}"

@@ -1,0 +1,123 @@
+"""How errors cross the wire, and what gRPC's own mean in words.
+
+A refused document travels as INVALID_ARGUMENT: the status text is for people, and the trailing
+metadata `bayplan-problems-bin` holds a JSON list of {document, path, message}, so that a client
+can show each problem at its line of the file it was read from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import grpc
+import grpc.aio
+
+PROBLEMS_KEY = "bayplan-problems-bin"
+
+# gRPC refuses trailers above 8 KiB by default, and the status text travels in them too.
+_PROBLEMS_BYTES_MAX = 4096
+_MESSAGE_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a document."""
+
+    document: int  # Its position in the request, from 0.
+    path: str  # e.g. "spec.template.spec.containers[0].image"; empty: the document as a whole.
+    message: str
+
+
+def problems_to_metadata(problems: Iterable[Problem]) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata for `context.abort`. What does not fit is counted, not listed."""
+    kept: list[dict[str, object]] = []
+    size = 0
+    left_out = 0
+    for problem in problems:
+        item = asdict(problem) | {"message": problem.message[:_MESSAGE_CHARACTERS_MAX]}
+        size += len(json.dumps(item)) + 2
+        if left_out or size > _PROBLEMS_BYTES_MAX:
+            left_out += 1
+            continue
+        kept.append(item)
+    if left_out:
+        last = kept[-1]["document"] if kept else 0
+        kept.append({"document": last, "path": "", "message": f"and {left_out} more problems"})
+    return ((PROBLEMS_KEY, json.dumps(kept).encode()),) if kept else ()
+
+
+def problems_from_error(error: grpc.aio.AioRpcError) -> tuple[Problem, ...]:
+    """The inverse of `problems_to_metadata`; empty where the server sent none that can be read."""
+    for key, value in error.trailing_metadata() or ():
+        if key == PROBLEMS_KEY:
+            try:
+                items = json.loads(value)
+                return tuple(
+                    Problem(
+                        document=int(item["document"]), path=str(item["path"]), message=str(item["message"])
+                    )
+                    for item in items
+                )
+            except (ValueError, TypeError, KeyError):
+                return ()
+    return ()
+
+
+# What grpc's transport says → what a person can act upon. Texts were seen with grpcio 1.81 to 1.85.
+_TRANSPORT_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"connection refused", re.IGNORECASE), "connection refused: no manager listens there"),
+    (
+        re.compile(r"dns resolution failed|name or service not known|domain name not found", re.IGNORECASE),
+        "unknown host",
+    ),
+    (re.compile(r"no route to host|network is unreachable", re.IGNORECASE), "no route to this host"),
+    (re.compile(r"timed out|timeout|handshaker? shutdown|failed_to_connect", re.IGNORECASE), "no answer"),
+    (
+        re.compile(
+            r"socket closed|connection reset|endpoint closing|end of tcp|broken pipe|goaway", re.IGNORECASE
+        ),
+        "the connection was closed by the other side",
+    ),
+    (
+        re.compile(r"ssl|tls|certificate|wrong_version|http2", re.IGNORECASE),
+        "something else than a manager answered there",
+    ),
+    (re.compile(r"failed to connect|transport|channel", re.IGNORECASE), "could not connect"),
+)
+_NEVER_SENT = re.compile(r"failed to connect|dns resolution failed", re.IGNORECASE)
+
+
+def was_never_sent(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the call surely had no effect, because no connection came about."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and bool(_NEVER_SENT.search(error.details() or ""))
+
+
+def words_of(error: grpc.aio.AioRpcError) -> str:
+    """Why a manager could not answer, in a few words: its own, or ours in place of gRPC's."""
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer in time"
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return details or error.code().name
+    if is_transport_text(details):
+        for pattern, words in _TRANSPORT_WORDS:
+            if pattern.search(details):
+                return words
+    return details or "unavailable"
+
+
+# Our managers' texts are sentences of ours: none begins as gRPC's do.
+_TRANSPORT_TEXT = re.compile(
+    r"^(failed to connect|socket closed|dns resolution failed|recvmsg|sendmsg|connection reset|endpoint closing"
+    r"|end of tcp|broken pipe|goaway|ping timeout|keepalive|transport closed|channel|connection (closed|dropped)"
+    r"|cancelling all calls|failed parsing http/?2|received http2|stream removed)",
+    re.IGNORECASE,
+)
+
+
+def is_transport_text(details: str) -> bool:
+    """Whether a status text is gRPC's own, not a manager's."""
+    return not details or bool(_TRANSPORT_TEXT.match(details))

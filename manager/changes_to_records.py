@@ -1,0 +1,223 @@
+"""A plan's changes as operations on the store: whole chunks, cut where a transaction is full.
+
+Every prefix of a plan is legal by itself, so a plan too large for one transaction is cut
+anywhere; what is left is planned anew after the first part is committed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bayplan.model.names import PodId
+from bayplan.model.placements import Placement, Want
+from manager.cluster_state import ClusterState
+from manager.commit import BYTES_MAX, OPERATIONS_MAX
+from manager.planning.changes import Change, PlacePod, RemovePlacement, RemoveWorkload, SetWant
+from manager.store import keys, records
+from manager.store.port import DeleteKey, Operation, Put
+
+# A transaction also holds the sequence number, one key of decisions and one that expires.
+_KEYS_MAX = OPERATIONS_MAX - 3
+# One removed workload may take many keys with it; they are cut over several transactions.
+_CHUNK_SLOTS = records.CHUNK_SLOTS
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction does, and how memory must follow once it is done."""
+
+    operations: list[Operation] = field(default_factory=list)
+    put: list[Placement] = field(default_factory=list)
+    dropped: list[PodId] = field(default_factory=list)
+    dropped_workloads: list[str] = field(default_factory=list)
+    next_incarnation: dict[tuple[str, int], int] = field(default_factory=dict)
+    new_revisions: list[tuple[str, str]] = field(default_factory=list)
+    dropped_revisions: list[tuple[str, str]] = field(default_factory=list)
+    changes: list[tuple[Change, PodId | None]] = field(default_factory=list)
+    nodes_freed: set[str] = field(default_factory=set)
+    is_cut: bool = False  # Changes are left over.
+
+
+class _Builder:
+    def __init__(self, state: ClusterState) -> None:
+        self._state = state
+        self._batch = Batch()
+        # Chunks as they will stand, by key.
+        self._pods: dict[tuple[str, int], dict[PodId, Placement]] = {}
+        self._next: dict[tuple[str, int], int] = {}
+        self._keys = 0
+        self._bytes = 0
+        self._removed_keys: list[str] = []
+
+    def _open(self, uid: str, slot: int) -> dict[PodId, Placement]:
+        held = uid, slot // _CHUNK_SLOTS
+        if held not in self._pods:
+            self._pods[held] = {
+                pod: placement
+                for pod, placement in self._state.placements.get(uid, {}).items()
+                if pod.slot // _CHUNK_SLOTS == held[1]
+            }
+            self._next[held] = self._state.next_incarnation.get(held, 1)
+            self._keys += 1
+            self._bytes += 16 * (len(self._pods[held]) + 4)
+        return self._pods[held]
+
+    def add(self, change: Change) -> bool:
+        """Fold one change in; False when the transaction is full."""
+        if self._keys >= _KEYS_MAX or self._bytes >= BYTES_MAX:
+            return False
+        match change:
+            case PlacePod():
+                self._place(change)
+            case SetWant():
+                pods = self._open(change.pod.workload_uid, change.pod.slot)
+                pods[change.pod] = replace(pods[change.pod], want=change.want)
+                self._batch.put.append(pods[change.pod])
+                self._batch.changes.append((change, change.pod))
+            case RemovePlacement():
+                pods = self._open(change.pod.workload_uid, change.pod.slot)
+                self._batch.nodes_freed.add(pods.pop(change.pod).node)
+                self._batch.dropped.append(change.pod)
+                self._batch.changes.append((change, change.pod))
+            case RemoveWorkload():
+                return self._remove_workload(change)
+        return True
+
+    def _place(self, change: PlacePod) -> None:
+        uid = change.workload_uid
+        pods = self._open(uid, change.slot)
+        held = uid, change.slot // _CHUNK_SLOTS
+        pod = PodId(uid, change.slot, self._next[held])
+        self._next[held] += 1
+        placement = Placement(
+            pod=pod, node=change.node, revision=change.revision, want=Want.RUN, cause=change.cause
+        )
+        pods[pod] = placement
+        self._bytes += 16
+        self._batch.put.append(placement)
+        self._batch.changes.append((change, pod))
+        known = (uid, change.revision)
+        if known not in self._state.revisions and known not in self._batch.new_revisions:
+            template = self._state.template(*known)
+            assert template is not None  # Plans use the document's own revision or a stored one.
+            value = records.encode_json(template)
+            self._batch.operations.append(Put(key=keys.revision(*known), value=value))
+            self._batch.new_revisions.append(known)
+            self._keys += 1
+            self._bytes += len(value)
+
+    def _remove_workload(self, change: RemoveWorkload) -> bool:
+        uid = change.workload_uid
+        chunks = [keys.placements(*held) for held in self._state.next_incarnation if held[0] == uid]
+        revisions = [keys.revision(*held) for held in self._state.revisions if held[0] == uid]
+        gone = chunks + revisions
+        place = self._state.workloads.get(uid)
+        # The document goes last, so that a cut leaves something that is found and finished later.
+        room = _KEYS_MAX - self._keys
+        if len(gone) + 1 > room:
+            self._removed_keys.extend(gone[: room - 1])
+            self._keys += room
+            return False
+        self._removed_keys.extend(gone)
+        if place is not None:
+            self._removed_keys.append(keys.resource(*place))
+        self._keys += len(gone) + 1
+        self._batch.dropped_workloads.append(uid)
+        self._batch.changes.append((change, None))
+        return True
+
+    def finish(self) -> Batch:
+        """The operations, each key once."""
+        names = {name: entry.facts.number for name, entry in self._state.nodes.items()}
+        for (uid, index), pods in self._pods.items():
+            if uid in self._batch.dropped_workloads:
+                continue
+            chunk = records.Chunk(next_incarnation=self._next[uid, index], placements=tuple(pods.values()))
+            self._batch.operations.append(
+                Put(key=keys.placements(uid, index), value=records.encode_chunk(chunk, names))
+            )
+            self._batch.next_incarnation[uid, index] = self._next[uid, index]
+        self._batch.operations.extend(DeleteKey(key=key) for key in self._removed_keys)
+        return self._batch
+
+
+def batch_of(changes: Sequence[Change], state: ClusterState) -> Batch:
+    """As many of `changes` as fit into one transaction, in order."""
+    builder = _Builder(state)
+    is_cut = False
+    for change in changes:
+        if not builder.add(change):
+            is_cut = True
+            break
+    batch = builder.finish()
+    batch.is_cut = is_cut
+    return batch
+
+
+def fold_in(batch: Batch, state: ClusterState, revision: int) -> None:
+    """Let memory follow a batch that was committed at `revision`."""
+    for operation in batch.operations:
+        if isinstance(operation, Put):
+            state.key_revisions[operation.key] = revision
+        elif not operation.key.startswith(keys.RESOURCES):
+            state.key_revisions.pop(operation.key, None)
+    for known in batch.new_revisions:
+        template = state.template(*known)
+        assert template is not None
+        state.revisions[known] = dict(template)
+    state.next_incarnation.update(batch.next_incarnation)
+    for placement in batch.put:
+        state.put_placement(placement)
+    for pod in batch.dropped:
+        state.drop_placement(pod)
+    for uid in batch.dropped_workloads:
+        state.drop_workload(uid)
+    state.revision = max(state.revision, revision)
+
+
+def decisions_value(batch: Batch, state: ClusterState, at_ms: int) -> bytes:
+    """Why: what `bay why` and the events tell of a batch, at most 64 KiB of JSON."""
+    entries: list[dict[str, object]] = []
+    size = 0
+    for change, pod in batch.changes:
+        entry = decision_of(change, pod, state)
+        size += len(json.dumps(entry))
+        if size > 60 * 1024:
+            entries.append({"reason": "Truncated", "message": f"{len(batch.changes)} changes in all"})
+            break
+        entries.append(entry)
+    return records.encode_json({"at_ms": at_ms, "decisions": entries})
+
+
+def decision_of(change: Change, pod: PodId | None, state: ClusterState) -> dict[str, object]:
+    """One change as a decision record: JSON values only."""
+    uid = pod.workload_uid if pod is not None else getattr(change, "workload_uid", "")
+    kind, namespace, name = state.workload_name(uid)
+    entry: dict[str, object] = {
+        "workload": f"{kind}/{name}",
+        "namespace": namespace,
+        "uid": uid,
+        "message": change.reason,
+    }
+    if pod is not None:
+        entry |= {"pod": state.pod_name(pod), "slot": pod.slot, "incarnation": pod.incarnation}
+    match change:
+        case PlacePod():
+            entry |= {"reason": "PodPlaced", "node": change.node, "cause": change.cause.name}
+        case SetWant():
+            entry |= {"reason": _WANT_REASONS[change.want]}
+        case RemovePlacement():
+            entry |= {"reason": "PodRemoved"}
+        case RemoveWorkload():
+            entry |= {"reason": "Deleted"}
+    return entry
+
+
+_WANT_REASONS = {
+    Want.RUN: "PodKept",
+    Want.HANDOVER: "PodHandover",
+    Want.STOP: "PodStopping",
+    Want.LOST: "PodLost",
+}

@@ -1,0 +1,95 @@
+"""Commits: the leader's writes, one in flight, each guarded by the leader key.
+
+A transaction compares the leader key's create-revision and the last commit, and puts the
+next sequence number there. So an outcome that is unknown can be asked for: the same
+transaction is repeated until it is decided, and if it had been done already the commit key
+says so. Nothing else is sent before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import structlog
+
+from manager.store import keys
+from manager.store.port import (
+    Compare,
+    Field,
+    Operation,
+    Put,
+    Store,
+    StoreUnavailableError,
+    TxnResult,
+    UnknownOutcomeError,
+)
+
+log = structlog.get_logger(__name__)
+
+# etcd refuses more than 128 operations in one transaction (its default --max-txn-ops); one puts
+# the sequence number, and we keep some room.
+OPERATIONS_MAX = 100
+# etcd refuses requests over 1.5 MiB (its default --max-request-bytes).
+BYTES_MAX = 512 * 1024
+
+_RETRY_S = 0.05
+
+
+class FencedError(Exception):
+    """Somebody else leads, or wrote as the leader: this term is over."""
+
+
+class Committer:
+    """Writes as the leader of one term.
+
+    Args:
+        guard: compares the leader key with the one this term holds.
+        epoch: create-revision of that key.
+        last: value of the commit key when the term began, None if there was none.
+    """
+
+    def __init__(self, store: Store, *, guard: Compare, epoch: int, last: bytes | None) -> None:
+        self._store = store
+        self._guard = guard
+        self._epoch = epoch
+        self._last = last
+        self._sequence = 0
+        self._one_in_flight = asyncio.Lock()
+
+    async def commit(self, operations: Sequence[Operation]) -> int:
+        """Do all of `operations` or none; returns the store's revision after them.
+
+        Raises FencedError when this term is over, StoreFullError when etcd is out of quota
+        (nothing was done). Waits for as long as the store does not answer: the caller is
+        cancelled when the term ends.
+        """
+        assert len(operations) < OPERATIONS_MAX + 1
+        async with self._one_in_flight:
+            value = json.dumps({"epoch": self._epoch, "sequence": self._sequence + 1}).encode()
+            compares = (
+                self._guard,
+                Compare(key=keys.COMMIT, field=Field.CREATE_REVISION, to=0)
+                if self._last is None
+                else Compare(key=keys.COMMIT, field=Field.VALUE, to=self._last),
+            )
+            result = await self._decided(compares, (*operations, Put(key=keys.COMMIT, value=value)))
+            if not result.succeeded:
+                found = result.found.get(keys.COMMIT)
+                if found is None or found.value != value:
+                    raise FencedError(
+                        f"epoch {self._epoch} may not write any more: another leader was elected"
+                    )
+                # An earlier try of this very transaction was done, its reply was lost.
+            self._last = value
+            self._sequence += 1
+            return result.revision
+
+    async def _decided(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
+        while True:
+            try:
+                return await self._store.txn(compares, operations)
+            except (UnknownOutcomeError, StoreUnavailableError) as error:
+                log.warning("commit.repeated", error=str(error))
+            await asyncio.sleep(_RETRY_S)

@@ -1,0 +1,285 @@
+"""The control loop: level-triggered, one plan and one commit at a time.
+
+An event only marks a workload dirty; the plan is made from the whole present view of it.
+What is planned is committed, only what is committed is folded into memory, and only what
+is in memory is told to agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from bayplan.model.nodes import NodeState
+from manager.changes_to_records import Batch, batch_of, decisions_value, fold_in
+from manager.cluster_state import ClusterState
+from manager.commit import Committer
+from manager.events import EventLog
+from manager.planning.changes import Plan
+from manager.planning.plan import WorkloadPlan, join, plan_workload
+from manager.planning.view import ClusterView, NodeView
+from manager.store import keys
+from manager.store.port import CompactedError, DeleteKey, Put, Store, StoreError, StoreFullError
+
+log = structlog.get_logger(__name__)
+
+# How long changes gather before a pass: long enough to batch a burst, too short to be felt.
+TICK_S = 0.01
+SWEEP_S = 60.0
+# Batches of decisions kept in the store.
+DECISIONS_MAX = 500
+_FULL_STORE_RETRY_S = 5.0
+
+
+class Nodes(Protocol):
+    """What the loop asks of the dispatcher."""
+
+    def node_state(self, name: str) -> tuple[NodeState, str, str]:
+        """(state, why, held): `held` says why its pods may not be replaced now, if so."""
+        ...
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Tell the agents of these nodes what they do not know yet."""
+        ...
+
+
+class ControlLoop:
+    """Runs while this manager leads; the only one that changes placements.
+
+    Args:
+        may_command: returns once the leadership is not suspended.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        store: Store,
+        committer: Committer,
+        *,
+        events: EventLog,
+        may_command: Callable[[], Awaitable[None]],
+        wall_s: Callable[[], float],
+        source: str,
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._committer = committer
+        self._events = events
+        self._may_command = may_command
+        self._wall_s = wall_s
+        self._source = source
+        self._dirty: set[str] = set()
+        self._wake = asyncio.Event()
+        self._wake_at_s = 0.0
+        self._passing = asyncio.Lock()
+        # Why a slot has no node: by workload, by slot.
+        self.unplaced: dict[str, dict[int, str]] = {}
+        # Why a workload is not planned: planning it raised.
+        self.quarantined: dict[str, str] = {}
+        # Why nothing at all is planned, e.g. a store from the past; empty: all is well.
+        self.held = ""
+        self._changed = asyncio.Event()
+
+    # -- marking -------------------------------------------------------------------------------
+
+    def mark(self, uids: Iterable[str]) -> None:
+        """These workloads may need another plan; "*" stands for all of them."""
+        self._dirty.update(uids)
+        if self._dirty:
+            self._wake.set()
+            self.tell_watchers()
+
+    def tell_watchers(self) -> None:
+        """Wake everybody who waits for any change of what is known."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_changed(self) -> None:
+        """Return at the next change of what is known. Look first, then wait: nothing is buffered."""
+        await self._changed.wait()
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def run(self, nodes: Nodes, *, from_revision: int) -> None:
+        """Plan, follow the store from a revision on, and sweep, until cancelled or fenced."""
+        self.mark(["*"])
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._plan_for_ever(nodes), name="plan")
+            parts.create_task(self._follow_store(from_revision), name="follow-store")
+            parts.create_task(self._sweep_for_ever(), name="sweep")
+
+    async def _plan_for_ever(self, nodes: Nodes) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            wait_s = self._wake_at_s - loop.time() if self._wake_at_s else SWEEP_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(wait_s, 0.0)):
+                    await self._wake.wait()
+            await asyncio.sleep(TICK_S)
+            await self._may_command()
+            self._wake.clear()
+            if self._wake_at_s and self._wake_at_s <= loop.time():
+                self._wake_at_s = 0.0
+                self._dirty.update(self.unplaced, self._state.failures)
+            if self.held:
+                continue
+            try:
+                async with self._passing:
+                    await self._pass(nodes)
+            except StoreFullError as error:
+                self._events.add("Alarm", str(error), obj="Cluster/store", source=self._source)
+                log.error("commit.refused", error=str(error))  # noqa: TRY400 - a condition, not a bug
+                self._wake.set()
+                await asyncio.sleep(_FULL_STORE_RETRY_S)
+
+    async def _pass(self, nodes: Nodes) -> None:
+        dirty, self._dirty = self._dirty, set()
+        if "*" in dirty:
+            dirty = dirty | self._state.workloads.keys() | self._state.placements.keys()
+            dirty.discard("*")
+        try:
+            await self._plan_and_commit(dirty, nodes)
+        except BaseException:
+            # Nothing of it is known to be done: the next pass looks at all of it again.
+            self._dirty |= dirty
+            raise
+
+    async def _plan_and_commit(self, dirty: set[str], nodes: Nodes) -> None:
+        cluster = self._cluster_view(nodes)
+        plans = [planned for uid in sorted(dirty) if (planned := self._planned(uid, cluster))]
+        plan = join(plans, cluster)
+        for planned in plans:
+            self.unplaced.pop(planned.uid, None)
+        self._note_unplaced(plan)
+        if plan.wake_at_s and (not self._wake_at_s or plan.wake_at_s < self._wake_at_s):
+            self._wake_at_s = plan.wake_at_s
+        if plan.changes:
+            batch = batch_of(plan.changes, self._state)
+            await self._commit(batch)
+            touched = {placement.node for placement in batch.put} | batch.nodes_freed
+            nodes.sync(touched)
+            if batch.is_cut:
+                self.mark(dirty)
+            if batch.nodes_freed:
+                # Room was made: who waits for it is looked at again.
+                self.mark(self.unplaced)
+            # A committed change may ask for the next one: a removed record for its workload's removal.
+            self.mark(uid for uid in dirty if uid in self._state.workloads)
+        self.tell_watchers()
+
+    def _planned(self, uid: str, cluster: ClusterView) -> WorkloadPlan | None:
+        try:
+            view = self._state.workload_view(uid)
+            planned = None if view is None else plan_workload(view, cluster)
+        except Exception as error:
+            reason = f"planning it failed: {type(error).__name__}: {error}"
+            if self.quarantined.get(uid) != reason:
+                self.quarantined[uid] = reason
+                kind, namespace, name = self._state.workload_name(uid)
+                log.exception("workload.quarantined", workload=uid)
+                self._events.add(
+                    "Quarantined", reason, obj=f"{kind}/{name}", namespace=namespace, workload_uid=uid
+                )
+            return None
+        self.quarantined.pop(uid, None)
+        if planned is None:
+            self.unplaced.pop(uid, None)
+        return planned
+
+    def _note_unplaced(self, plan: Plan) -> None:
+        for pending in plan.unplaced:
+            slots = self.unplaced.setdefault(pending.workload_uid, {})
+            slots[pending.slot] = pending.reason
+        for uid in {pending.workload_uid for pending in plan.unplaced}:
+            kind, namespace, name = self._state.workload_name(uid)
+            reasons = sorted(set(self.unplaced[uid].values()))
+            self._events.add(
+                "Unplaced",
+                f"{len(self.unplaced[uid])} pods: {reasons[0]}",
+                obj=f"{kind}/{name}",
+                namespace=namespace,
+                source=self._source,
+                workload_uid=uid,
+            )
+
+    async def _commit(self, batch: Batch) -> None:
+        state = self._state
+        why = decisions_value(batch, state, int(self._wall_s() * 1000))
+        tick = 1 + (keys.parse_decisions(state.decisions[-1]) or 0) if state.decisions else 1
+        key = keys.decisions(tick)
+        operations = [*batch.operations, Put(key=key, value=why)]
+        expired = state.decisions[0] if len(state.decisions) >= DECISIONS_MAX else ""
+        if expired:
+            operations.append(DeleteKey(key=expired))
+        revision = await self._committer.commit(operations)
+        state.decisions.append(key)
+        if expired:
+            state.decisions.remove(expired)
+        # The names of what goes are known only before it is gone.
+        self._events.add_decisions(why, self._source)
+        for change, pod in batch.changes:
+            log.info(
+                "change.committed",
+                change=type(change).__name__,
+                pod=str(pod) if pod else None,
+                reason=change.reason,
+            )
+        fold_in(batch, state, revision)
+
+    def _cluster_view(self, nodes: Nodes) -> ClusterView:
+        views: dict[str, NodeView] = {}
+        for name, entry in self._state.nodes.items():
+            node_state, why, held = nodes.node_state(name)
+            views[name] = NodeView(
+                name=name,
+                state=node_state,
+                why=why,
+                drain=entry.intent.drain,
+                unschedulable=entry.intent.unschedulable,
+                labels=entry.labels,
+                taints=entry.intent.taints,
+                capacity=entry.facts.capacity,
+                refuses=entry.refuses,
+                held=held,
+            )
+        return ClusterView(
+            now_s=asyncio.get_running_loop().time(), nodes=views, reserved=dict(self._state.reserved)
+        )
+
+    async def exclusively(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Run `act`, which changes placements on an operator's word, while no pass is under way."""
+        async with self._passing:
+            await act()
+
+    # -- following the store -------------------------------------------------------------------
+
+    async def _follow_store(self, from_revision: int) -> None:
+        while True:
+            try:
+                async for batch in self._store.watch(keys.ROOT, from_revision=from_revision):
+                    dirty = self._state.apply_watched(batch.changes, batch.revision)
+                    from_revision = batch.revision + 1
+                    if dirty:
+                        self.mark(dirty)
+                    else:
+                        self.tell_watchers()
+            except CompactedError:
+                listing = await self._store.list(keys.ROOT)
+                self.mark(self._state.repair(listing))
+                from_revision = listing.revision + 1
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                listing = await self._store.list(keys.ROOT)
+            except StoreError as error:
+                log.warning("sweep.failed", error=str(error))
+                continue
+            async with self._passing:
+                self.mark(self._state.repair(listing))
+            self.mark(["*"])

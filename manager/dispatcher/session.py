@@ -1,0 +1,96 @@
+"""One agent's stream, seen from the leader: what it was told, and what waits to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bayplan.model.placements import Want
+from bayplan.v1 import agent_link_pb2 as wire
+
+# Messages an agent may be behind before its stream is cut: it reconnects and is told everything at once.
+OUTBOX_MAX = 1000
+# Assignments in one message: a template is a few KiB, a message may be 16 MiB.
+ASSIGNMENTS_PER_MESSAGE = 500
+
+
+@dataclass(slots=True, eq=False)
+class NodeSession:
+    """Lives as long as the stream. Sends never block: a slow agent fills its own outbox only."""
+
+    node: str
+    hello: wire.Hello
+    epoch: wire.Epoch
+    via: str = ""  # The manager that relays it; empty: direct.
+    is_synced: bool = False  # Full assignments were sent.
+    is_visitor: bool = False  # Connected while the store is held to be from the past: told nothing.
+    reported: list[wire.PodStatus] = field(default_factory=list)  # A visitor's last full report.
+    last_heard_s: float = 0.0
+    last_heard_ms: int = 0
+    _outbox: asyncio.Queue[wire.ManagerMessage | None] = field(
+        default_factory=lambda: asyncio.Queue(OUTBOX_MAX)
+    )
+    is_closed: bool = False
+
+    def send(self, message: wire.ManagerMessage) -> None:
+        """Queue a message under this leader's epoch."""
+        if self.is_closed:
+            return
+        message.epoch.CopyFrom(self.epoch)
+        try:
+            self._outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            self.close()
+
+    def close(self, goodbye: str = "") -> None:
+        """End the stream, after a Goodbye if there are words for it."""
+        if self.is_closed:
+            return
+        if goodbye and not self._outbox.full():
+            self.send(wire.ManagerMessage(goodbye=wire.Goodbye(reason=goodbye)))
+        self.is_closed = True
+        if self._outbox.full():
+            self._outbox.get_nowait()
+        self._outbox.put_nowait(None)
+
+    async def outgoing(self) -> AsyncIterator[wire.ManagerMessage]:
+        """What to send, until the session is closed."""
+        while (message := await self._outbox.get()) is not None:
+            yield message
+
+    def tell(
+        self,
+        desired: Mapping[str, wire.Assignment],
+        told: dict[str, Want],
+        store_revision: int,
+    ) -> None:
+        """Send what of `desired` the agent does not know, and what it may forget; updates `told`."""
+        changed = [
+            assignment
+            for uid, assignment in desired.items()
+            if not self.is_synced or told.get(uid) != assignment.want
+        ]
+        forget = [uid for uid in told if uid not in desired]
+        is_full = not self.is_synced
+        if not changed and not forget and not is_full:
+            return
+        # A full set replaces all the agent has, so it goes as one message.
+        parts = [changed] if is_full else list(batched(changed, ASSIGNMENTS_PER_MESSAGE)) or [[]]
+        for index, part in enumerate(parts):
+            assignments = wire.Assignments(
+                full=is_full,
+                pods=part,
+                forget=forget if index == 0 else (),
+                store_revision=store_revision,
+            )
+            self.send(wire.ManagerMessage(assignments=assignments))
+        told.clear()
+        told.update({uid: Want(assignment.want) for uid, assignment in desired.items()})
+        self.is_synced = True
+
+
+def batched(assignments: list[wire.Assignment], size: int) -> Iterator[list[wire.Assignment]]:
+    """Cut into lists of at most `size`."""
+    for start in range(0, len(assignments), size):
+        yield assignments[start : start + size]
