@@ -48,9 +48,3 @@ def standing(fence: Fence, *, store: str, revision: int) -> Standing:
 def may_obey(fence: Fence, *, store: str, revision: int) -> bool:
     """Whether assignments under this epoch are obeyed."""
     return bool(store) and not (store == fence.store and revision < fence.revision)
-
-
-def obeyed(fence: Fence, *, store: str, revision: int, store_revision: int) -> Fence:
-    """The fence after assignments were obeyed."""
-    del fence
-    return Fence(store=store, revision=revision, store_revision=store_revision)

@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from google.protobuf import json_format
 
 from agent.fence import Fence
 from agent.pod_memory import PodMemory
+from agent.runtime.port import EngineInfo
 from bayplan.v1 import agent_link_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Facts:
     boot_id: str = ""
     managers: tuple[str, ...] = ()
     default_registry: str = ""
+    engine: EngineInfo | None = None  # As it was last seen: capacity must be known while it is down.
     assignments: dict[str, pb.Assignment] = field(default_factory=dict)
     memories: dict[str, PodMemory] = field(default_factory=dict)
     # "<workload uid>/<revision>/<image>" → (what to run, digest).
@@ -120,9 +122,7 @@ def forget_pods(facts: Facts, uids: Iterable[str]) -> None:
         facts.memories.pop(uid, None)
     kept = {f"{each.workload_uid}/{each.revision}/" for each in facts.assignments.values()}
     facts.images = {
-        key: image
-        for key, image in facts.images.items()
-        if any(key.startswith(prefix) for prefix in kept)
+        key: image for key, image in facts.images.items() if any(key.startswith(prefix) for prefix in kept)
     }
 
 
@@ -149,6 +149,7 @@ def _to_document(facts: Facts) -> dict[str, Any]:
         "boot_id": facts.boot_id,
         "managers": list(facts.managers),
         "default_registry": facts.default_registry,
+        "engine": asdict(facts.engine) if facts.engine else None,
         "templates": templates,
         "assignments": assignments,
         "memories": {uid: memory.to_document() for uid, memory in facts.memories.items()},
@@ -172,6 +173,7 @@ def _from_document(document: dict[str, Any]) -> Facts:
         boot_id=document["boot_id"],
         managers=tuple(document["managers"]),
         default_registry=document["default_registry"],
+        engine=EngineInfo(**document["engine"]) if document["engine"] else None,
         assignments=assignments,
         memories={uid: PodMemory.from_document(each) for uid, each in document["memories"].items()},
         images={key: (image[0], image[1]) for key, image in document["images"].items()},

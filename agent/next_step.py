@@ -151,40 +151,22 @@ def next_step(
     """The one thing to do now.
 
     Args:
+        desired: what the leader wants.
         memory: after `observe` of the same containers.
         containers: all of this pod's on the engine, in order, running or not.
         now_s: monotonic.
     """
     if desired.want is None:
         return Idle()
-    if memory.state.is_terminal:
-        return _end_what_lives(containers, desired) or Idle()
-    if not desired.is_to_run:
-        return _end_what_lives(containers, desired) or Finish(
-            state=PodState.STOPPED, reason="Stopped", message=""
-        )
-    if desired.refused:
-        return _end_what_lives(containers, desired) or Finish(
-            state=PodState.FAILED, reason="Refused", message=desired.refused
-        )
+    end = _end_wanted(desired, memory)
+    if end is not None:
+        return _end_what_lives(containers, desired) or end
     # An older attempt that lives was started by somebody else: the pod runs once.
-    older = _end_what_lives(containers[:-1], desired)
-    if older is not None:
-        return older
-    newest = containers[-1] if containers else None
-    if newest is not None and attempt_of(newest) == memory.attempt:
-        step = _tend(newest, memory)
-    elif memory.attempt >= 0 and not memory.is_ended:
-        step = CountEnd(container=None)
-    else:
-        step = None
-    if step is not None:
-        return step
-    if desired.held:
-        return Idle()
-    if now_s < memory.not_before_s:
-        return Idle(until_s=memory.not_before_s)
-    return Create(attempt=memory.attempt + 1) if memory.image else EnsureImage()
+    return (
+        _end_what_lives(containers[:-1], desired)
+        or _tend(containers[-1] if containers else None, memory)
+        or _make(desired, memory, now_s)
+    )
 
 
 def count_end(desired: PodDesired, memory: PodMemory, ending: Ending, *, now_s: float) -> PodMemory:
@@ -241,8 +223,22 @@ def gone(memory: PodMemory, *, noticed_s: float) -> Ending:
     )
 
 
-def _tend(newest: Container, memory: PodMemory) -> Step | None:
-    """For the container that should run; None: it has ended and that was counted."""
+def _end_wanted(desired: PodDesired, memory: PodMemory) -> Step | None:
+    """What is left to do once nothing of it runs; None: it is to run."""
+    if memory.state.is_terminal:
+        return Idle()
+    if not desired.is_to_run:
+        return Finish(state=PodState.STOPPED, reason="Stopped", message="")
+    if desired.refused:
+        return Finish(state=PodState.FAILED, reason="Refused", message=desired.refused)
+    return None
+
+
+def _tend(newest: Container | None, memory: PodMemory) -> Step | None:
+    """For the container that should run; None: there was none yet, or it has ended and that was counted."""
+    if newest is None or attempt_of(newest) != memory.attempt:
+        is_missing = memory.attempt >= 0 and not memory.is_ended
+        return CountEnd(container=None) if is_missing else None
     if newest.state is ContainerState.RUNNING:
         return Idle()
     if newest.state is ContainerState.PAUSED:
@@ -252,6 +248,15 @@ def _tend(newest: Container, memory: PodMemory) -> Step | None:
     if newest.state is ContainerState.CREATED:
         return Start(container=newest)
     return CountEnd(container=newest)
+
+
+def _make(desired: PodDesired, memory: PodMemory, now_s: float) -> Step:
+    """Towards the next container."""
+    if desired.held:
+        return Idle()
+    if now_s < memory.not_before_s:
+        return Idle(until_s=memory.not_before_s)
+    return Create(attempt=memory.attempt + 1) if memory.image else EnsureImage()
 
 
 def _end_what_lives(containers: Sequence[Container], desired: PodDesired) -> Step | None:

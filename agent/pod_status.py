@@ -31,9 +31,14 @@ def to_status(
     """Build the wire's status.
 
     Args:
+        uid: of the pod.
+        desired: what the leader wants.
+        memory: what the agent remembers of it.
         containers: the pod's own, in order; None: the engine has not been seen yet.
         container_name: of the template's one container; empty if unknown.
         image: as the template names it.
+        monotonic_s: now, on the clock of `memory.not_before_s`.
+        wall_s: now, since the Unix epoch.
     """
     status = pb.PodStatus(uid=uid)
     if containers is None and not memory.state.is_terminal:
@@ -42,7 +47,7 @@ def to_status(
         return status
     newest = containers[-1] if containers else None
     is_running = newest is not None and newest.state is ContainerState.RUNNING
-    status.state = pb.PodState.ValueType(memory.state)
+    status.MergeFrom(pb.PodStatus(state=f"POD_STATE_{memory.state.name}"))
     status.ready = is_running and (desired.want is None or desired.is_to_run)
     status.started_ms = _ms(memory.started_s)
     if not memory.state.is_terminal and not desired.is_to_run and desired.want is not None:
@@ -51,7 +56,8 @@ def to_status(
         status.reason = memory.reason
         status.message = memory.message or (desired.held if not memory.reason else "")
     if memory.not_before_s > monotonic_s and desired.is_to_run and not is_running:
-        status.next_restart_ms = _ms(wall_s + memory.not_before_s - monotonic_s)
+        # To the second: the same moment, computed from two clocks again and again, must look the same.
+        status.next_restart_ms = round(wall_s + memory.not_before_s - monotonic_s) * 1000
     if newest is not None:
         status.address = newest.address
     if memory.attempt >= 0:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
 REFUSED_FINALLY_S = 30.0
+REDIRECTS_AT_ONCE = 2
 # A manager list is a handful; a false one must not grow without end.
 MANAGERS_MAX = 32
 
@@ -38,7 +39,9 @@ class Route:
         self._turn = rng.randrange(len(self.managers))
         self._leader = ""  # Where the last redirect points; dialled next.
         self._unreachable = ""  # A leader that did not answer us.
+        self._relays_refused = 0  # Since then.
         self._backoff_s = 0.0
+        self._redirects = 0  # Since the last session.
         self._wait_s = 0.0
 
     def next(self) -> Dial:
@@ -57,17 +60,24 @@ class Route:
     def welcomed(self) -> None:
         """A session stands."""
         self._backoff_s = 0.0
+        self._redirects = 0
 
     def redirected(self, leader: str, *, was_relay: bool) -> None:
         """The manager that was dialled says who leads; empty: it knows none."""
         if not leader:
             self._try_next()
         elif leader == self._unreachable and was_relay:
-            # It knows that we cannot reach that leader, and does not relay: ask another.
+            # It knows that we cannot reach that leader, and does not relay: ask another. When all were
+            # asked, try the leader itself again.
+            self._relays_refused += 1
+            if self._relays_refused >= len(self.managers):
+                self._unreachable = ""
             self._try_next()
         else:
             self._leader = leader
-            self._wait_s = self._longer() if leader == self._unreachable else 0.0
+            self._redirects += 1
+            # Managers that point at each other, during an election, are not asked in a tight loop.
+            self._wait_s = 0.0 if self._redirects <= REDIRECTS_AT_ONCE else self._longer()
 
     def lost(self, address: str, *, was_welcome: bool) -> None:
         """The connection did not come about, or ended."""
@@ -81,6 +91,7 @@ class Route:
             else:
                 # Back to the manager that named it: it may reach the leader and relay.
                 self._unreachable = address
+                self._relays_refused = 0
                 self._wait_s = self._longer()
             return
         if was_welcome:
@@ -96,7 +107,10 @@ class Route:
 
     def _try_next(self) -> None:
         self._leader = ""
-        self._turn = (self._turn + 1) % len(self.managers)
+        for _ in self.managers:
+            self._turn = (self._turn + 1) % len(self.managers)
+            if self.managers[self._turn] != self._unreachable:
+                break
         self._wait_s = self._longer()
 
     def _longer(self) -> float:

@@ -11,7 +11,9 @@ cleaned up before; only what names our directories counts as ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -100,7 +102,7 @@ def _start_once() -> bool:
         f"--host=unix://{SOCKET}",
     ]
     with LOG.open("ab") as log:
-        engine = subprocess.Popen(  # noqa: S603
+        engine = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
         )
     deadline = time.monotonic() + START_TIMEOUT_S
@@ -113,12 +115,14 @@ def _start_once() -> bool:
 
 def _stop() -> None:
     """End every process of our engine, the orphans of a killed one too, and remove what they left behind."""
-    for name in ("dockerd", "containerd", "containerd-shim"):
-        _end([pid for pid, words in _processes() if _is_ours(name, words)])
-    if EXEC_ROOT.exists():
-        _unmount_below(EXEC_ROOT)
-        _unmount_below(DATA)
-        shutil.rmtree(EXEC_ROOT, ignore_errors=True)
+    for name in ("dockerd", "containerd"):
+        _end([pid for pid, words in _processes() if _is_ours(name, words)], signal.SIGTERM, signal.SIGKILL)
+    # Only an engine that was killed leaves these. A shim ignores SIGTERM, and its container outlives it.
+    _end([pid for pid, words in _processes() if _is_ours("containerd-shim", words)], signal.SIGKILL)
+    _end([pid for pid, _ in _processes() if _is_in_our_container(pid)], signal.SIGKILL)
+    for directory in (EXEC_ROOT, DATA):
+        _unmount_below(directory)
+    shutil.rmtree(EXEC_ROOT, ignore_errors=True)
     PID_FILE.unlink(missing_ok=True)
 
 
@@ -131,6 +135,17 @@ def _wipe() -> None:
 def _is_ours(name: str, words: list[str]) -> bool:
     # Shims are told apart by the containerd they report to, which lives below our exec root.
     return Path(words[0]).name.startswith(name) and any(str(EXEC_ROOT) in word for word in words)
+
+
+def _is_in_our_container(pid: int) -> bool:
+    try:
+        cgroups = Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+    # .../docker/<container id>[/...], and the containers' data have the same ids.
+    return any(
+        (DATA / "data/containers" / container).is_dir() for container in re.findall(r"[0-9a-f]{64}", cgroups)
+    )
 
 
 def _processes() -> list[tuple[int, list[str]]]:
@@ -147,19 +162,16 @@ def _processes() -> list[tuple[int, list[str]]]:
     return found
 
 
-def _end(pids: list[int]) -> None:
-    for number, wait_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, 5)):
+def _end(pids: list[int], *signals: signal.Signals) -> None:
+    """Send each signal to what is left of `pids`, giving it time after each."""
+    for number in signals:
         for pid in pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
-        deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while pids and time.monotonic() < deadline:
+            time.sleep(0.05)
             pids = [pid for pid in pids if _is_running(pid)]
-            if not pids:
-                return
-            time.sleep(0.1)
 
 
 def _is_running(pid: int) -> bool:

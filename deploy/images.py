@@ -94,14 +94,14 @@ def _build(tag: str, context: Path, file: str, *, target: str = "", base: str = 
     command = [*docker(), "build", "--quiet", "--tag", tag, "--file", str(directory / file)]
     command += ["--build-arg", f"BASE={base}"]
     index = os.environ.get("PIP_INDEX_URL", "")
-    if target == "manager" or target == "node":
+    if target:
         command += ["--target", target]
         # A site's own package index serves the image too; one that is a path of this host cannot.
         command += ["--build-arg", f"PIP_INDEX_URL={index}"] if index.startswith("http") else []
-    run([*command, str(context)], timeout_s=BUILD_TIMEOUT_S, env=_builder())
+    run([*command, str(context)], timeout_s=BUILD_TIMEOUT_S, env=builder())
 
 
-def _builder() -> dict[str, str]:
+def builder() -> dict[str, str]:
     """The classic builder where the BuildKit plug-in is missing: without it newer clients refuse or nag."""
     return {} if works([*docker(), "buildx", "version"]) else {"DOCKER_BUILDKIT": "0"}
 

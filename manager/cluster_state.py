@@ -8,9 +8,10 @@ decides nothing and does no I/O.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,15 +20,12 @@ from bayplan.model.names import PodId, pod_name
 from bayplan.model.nodes import Amounts, NodeFacts, NodeIntent, NodeState
 from bayplan.model.placements import Placement, Want
 from bayplan.model.states import PodState
-from bayplan.resources import (
-    Deployment,
-    DocumentError,
-    Resource,
-    parse_document,
-    template_hash,
-    template_json,
-)
+from bayplan.resources.document import Resource, parse_document
+from bayplan.resources.pods import template_hash, template_json
+from bayplan.resources.problems import DocumentError
+from bayplan.resources.workloads import Deployment
 from bayplan.v1 import agent_link_pb2 as wire
+from bayplan.v1 import control_pb2 as api
 from manager.planning.requirements import requirements_of
 from manager.planning.view import PodView, Requirements, WorkloadView
 from manager.store import keys, records
@@ -37,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 # A node may carry this many pods unless it says otherwise: Kubernetes' default.
 PODS_PER_NODE = 110
+# Earlier pods of a slot that `bay ps` can show.
+ATTEMPTS_KEPT = 5
 
 
 @dataclass(slots=True)
@@ -102,6 +102,7 @@ class ClusterState:
         self.intents: dict[str, NodeIntent] = {}
         # mod-revision of every key held, for the sweep and to skip what the watch brings late.
         self.key_revisions: dict[str, int] = {}
+        self._attempts: dict[tuple[str, int], deque[api.Pod]] = {}
         self.decisions: list[str] = []  # Keys, oldest first.
 
     # -- the store → memory ------------------------------------------------------------------
@@ -167,30 +168,43 @@ class ClusterState:
         )
 
     def _put(self, key: str, value: bytes, mod_revision: int) -> None:
-        if key.startswith(keys.RESOURCES):
-            self._put_resource(key, value, mod_revision)
-        elif key.startswith(keys.NODES):
-            self.put_node(records.decode_node(value))
-        elif key.startswith(keys.NODE_INTENTS):
-            self._put_intent(key, value)
-        elif key.startswith(keys.PLACEMENTS):
-            self._put_chunk(key, value)
-        elif key.startswith(keys.REVISIONS):
-            parsed = keys.parse_revision(key)
-            if parsed is None:
+        for prefix, fold in (
+            (keys.RESOURCES, partial(self._put_resource, mod_revision=mod_revision)),
+            (keys.NODES, self._put_facts),
+            (keys.NODE_INTENTS, self._put_intent),
+            (keys.PLACEMENTS, self._put_chunk),
+            (keys.REVISIONS, self._put_revision),
+            (keys.COMMIT, self._put_commit),
+            (keys.META, self._put_meta),
+            (keys.DECISIONS, self._put_decisions),
+        ):
+            if key.startswith(prefix):
+                fold(key, value)
+                break
+        else:
+            if not key.startswith(keys.OTHERS):
                 log.warning("store_key.ignored", key=key)
-                return
-            self.revisions[parsed] = records.decode_json(value)
-        elif key == keys.COMMIT:
-            self.commit_value = value
-        elif key == keys.META:
-            self.meta = records.decode_meta(value)
-        elif key.startswith(keys.DECISIONS):
-            self.decisions.append(key)
-        elif not key.startswith(keys.OTHERS):
-            log.warning("store_key.ignored", key=key)
         if self._is_held(key):
             self.key_revisions[key] = mod_revision
+
+    def _put_facts(self, _key: str, value: bytes) -> None:
+        self.put_node(records.decode_node(value))
+
+    def _put_revision(self, key: str, value: bytes) -> None:
+        parsed = keys.parse_revision(key)
+        if parsed is None:
+            log.warning("store_key.ignored", key=key)
+            return
+        self.revisions[parsed] = records.decode_json(value)
+
+    def _put_commit(self, _key: str, value: bytes) -> None:
+        self.commit_value = value
+
+    def _put_meta(self, _key: str, value: bytes) -> None:
+        self.meta = records.decode_meta(value)
+
+    def _put_decisions(self, key: str, _value: bytes) -> None:
+        self.decisions.append(key)
 
     def put_node(self, facts: NodeFacts) -> None:
         """Add or change what a node registered."""
@@ -227,7 +241,7 @@ class ClusterState:
             return set()
         try:
             stored = records.decode_document(value)
-            resource, _ = parse_document(stored.document, from_user=False)
+            resource = parse_document(stored.document, from_user=False).resource
         except (DocumentError, records.DamagedRecordError) as error:
             # A document that cannot be read harms only itself: what runs of it is left alone.
             self.broken[key] = str(error)
@@ -315,6 +329,8 @@ class ClusterState:
         """Forget everything of a workload that is gone, its document apart (the watch removes that)."""
         self.placements.pop(uid, None)
         self.failures.pop(uid, None)
+        for slot in [held for held in self._attempts if held[0] == uid]:
+            del self._attempts[slot]
         for held in [held for held in self.next_incarnation if held[0] == uid]:
             del self.next_incarnation[held]
             self.key_revisions.pop(keys.placements(*held), None)
@@ -465,9 +481,22 @@ class ClusterState:
         """(kind, namespace, name); of a document that is gone its uid serves as the name."""
         return self.workloads.get(uid, ("Deployment", "", uid))
 
+    def upcoming_incarnation(self, uid: str, slot: int) -> int:
+        """What a pod placed next in this slot would be, if no neighbour is placed before it."""
+        return self.next_incarnation.get((uid, records.chunk_of(slot)), 1)
+
     def pod_name(self, pod: PodId) -> str:
         """As users see it."""
         return pod_name(self.workload_name(pod.workload_uid)[2], pod)
+
+    def attempts_of(self, uid: str) -> list[api.Pod]:
+        """Earlier pods of a workload's slots, whose records are gone."""
+        return [pod for (held, _), attempts in self._attempts.items() if held == uid for pod in attempts]
+
+    def remember_attempt(self, pod: api.Pod) -> None:
+        """A pod's record goes; people still want to read why."""
+        pod.current = False
+        self._attempts.setdefault((pod.workload_uid, pod.slot), deque(maxlen=ATTEMPTS_KEPT)).append(pod)
 
     def unused_revisions(self, uid: str) -> Iterator[str]:
         """Templates that no placement uses and that are not the present one."""

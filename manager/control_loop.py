@@ -19,7 +19,7 @@ from manager.changes_to_records import Batch, batch_of, decisions_value, fold_in
 from manager.cluster_state import ClusterState
 from manager.commit import Committer
 from manager.events import EventLog
-from manager.planning.changes import Plan
+from manager.planning.changes import Plan, RemovePlacement
 from manager.planning.plan import WorkloadPlan, join, plan_workload
 from manager.planning.view import ClusterView, NodeView
 from manager.store import keys
@@ -249,6 +249,12 @@ class ControlLoop:
         return ClusterView(
             now_s=asyncio.get_running_loop().time(), nodes=views, reserved=dict(self._state.reserved)
         )
+
+    async def remove_placements_of(self, node: str, reason: str) -> None:
+        """Drop every record on a node, as many commits as it takes. Call within `exclusively`."""
+        while pods := list(self._state.by_node[node]):
+            changes = [RemovePlacement(pod=pod, reason=reason) for pod in pods]
+            await self._commit(batch_of(changes, self._state))
 
     async def exclusively(self, act: Callable[[], Awaitable[None]]) -> None:
         """Run `act`, which changes placements on an operator's word, while no pass is under way."""

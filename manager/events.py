@@ -76,7 +76,7 @@ class EventLog:
             object=obj,
             message=message,
             count=1,
-            **{"from": source},  # type: ignore[arg-type]  # a keyword of Python names the field
+            **{"from": source},
         )
         logged = LoggedEvent(event, workload_uid, slot)
         self._events.append(logged)

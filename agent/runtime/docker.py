@@ -88,6 +88,10 @@ class DockerRuntime:
         # By id, each container of ours as it was last seen.
         self._seen: dict[str, Container] = {}
 
+    def join(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._labels = owner_labels(cluster=cluster, node=self._node)
+
     async def info(self) -> EngineInfo:
         found = await self._client.get("info")
         return EngineInfo(

@@ -159,6 +159,10 @@ class ExecSession(Protocol):
 class Runtime(Protocol):
     """All methods have deadlines; every error is a EngineError. Safe to call concurrently."""
 
+    def join(self, cluster: str) -> None:
+        """Containers of `cluster` are ours from now on: a new node learns its cluster after it was started."""
+        ...
+
     async def info(self) -> EngineInfo: ...
 
     async def list_containers(self) -> list[Container]:

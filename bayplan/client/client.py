@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -130,7 +130,7 @@ class Client:
 
     async def watch(
         self, kind: str = "", *, namespace: str = "", selector: Mapping[str, str] | None = None
-    ) -> AsyncIterator[DocumentsChange]:
+    ) -> AsyncGenerator[DocumentsChange, None]:
         """What there is, then each change. After a break it begins anew, with `initial` set."""
         request = control.ListRequest(kind=kind, namespace=namespace, selector=selector or {})
         async for message in self._watch(lambda stub: stub.Watch, request, first_within_s=ATTEMPT_S):
@@ -233,7 +233,7 @@ class Client:
         name: str = "",
         node: str = "",
         selector: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[PodsChange]:
+    ) -> AsyncGenerator[PodsChange, None]:
         """What there is, then each change. After a break it begins anew, with `initial` set."""
         request = _pods_request(
             namespace=namespace,
@@ -273,7 +273,7 @@ class Client:
         tail: int = -1,
         since_ms: int = 0,
         timestamps: bool = False,
-    ) -> AsyncIterator[Output]:
+    ) -> AsyncGenerator[Output, None]:
         """What a pod has written; without a pod but with a node, its agent's own log.
 
         Args:
@@ -397,7 +397,7 @@ class Client:
         namespace: str = "",
         object: str = "",  # noqa: A002  # Kubernetes' word
         since_ms: int = 0,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Events as they happen, from `since_ms` on. After a break some may come twice."""
         request = control.ListEventsRequest(namespace=namespace, object=object, since_ms=since_ms)
         async for message in self._watch(lambda stub: stub.WatchEvents, request, first_within_s=None):
@@ -442,7 +442,7 @@ class Client:
         request: Any,
         *,
         first_within_s: float | None,
-    ) -> AsyncIterator[_Reply]:
+    ) -> AsyncGenerator[_Reply, None]:
         """A stream that is opened again whenever it ends; raises once nobody serves it any more."""
         while True:
             stream = self._managers.stream(method, request, first_within_s=first_within_s)

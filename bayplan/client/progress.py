@@ -8,7 +8,7 @@ a crashing container that happens to run for the moment does not clear it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -127,7 +127,7 @@ def _failing_of(pod: Pod) -> Failing | None:
     return None
 
 
-async def follow(source: Source, target: Target) -> AsyncIterator[Progress]:
+async def follow(source: Source, target: Target) -> AsyncGenerator[Progress, None]:
     """Progress at each look, without end: the caller decides when to stop.
 
     A cluster that cannot answer for a while is waited for: `note` says so.

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bayplan.resources.kinds import KINDS, KINDS_NOT_YET, Kind
+from bayplan.resources.messages import describe
 from bayplan.resources.metadata import Document
-from bayplan.resources.model import describe, problems_from
+from bayplan.resources.model import Reading, problems_from
 from bayplan.resources.node import Node
 from bayplan.resources.problems import DocumentError, Problem, quote
 from bayplan.resources.service import Service
@@ -24,8 +25,14 @@ from bayplan.resources.workloads import Deployment
 
 Resource = Deployment | Service | Node
 
+_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service, "Node": Node}
+
 # A store's transaction carries 512 KiB and etcd keeps every version: a document of more is no manifest.
 DOCUMENT_MAX_BYTES = 256 * 1024
+
+# Each value may be wrong in its own way; this bounds what refusing a hostile document costs a manager.
+_VALUES_MAX = 10_000
+_PROBLEMS_MAX = 50
 
 _WORDS_FOR_NODE = "nodes are not applied: they join by themselves; use `bay label`, `bay taint`, `bay cordon` or `bay drain`"
 _WORDS_FOR_POD = "pods are not applied: write a Deployment, which makes and keeps them"
@@ -51,16 +58,15 @@ def parse_document(data: object, *, from_user: bool = True) -> Parsed:
         raise DocumentError([Problem((), f"a document must be a mapping, not {describe(data)}")])
     _refuse_unfit(data)
     kind = _kind_of(data, from_user=from_user)
-    warnings: list[str] = []
-    assert kind.model is not None
+    reading = Reading()
     try:
-        document = kind.model.model_validate(dict(data), context=warnings)
+        document = _MODELS[kind.name].model_validate(dict(data), context=reading)
     except ValidationError as error:
-        raise DocumentError(_in_order(data, problems_from(error))) from None
+        raise DocumentError(_in_order(data, problems_from(error))[:_PROBLEMS_MAX]) from None
     assert isinstance(document, Deployment | Service | Node)
     if isinstance(document, Service) and from_user:
-        warnings.append("services are stored, but carry no traffic yet")
-    return Parsed(resource=document, warnings=tuple(warnings))
+        reading.warnings.append("services are stored, but carry no traffic yet")
+    return Parsed(resource=document, warnings=tuple(reading.warnings))
 
 
 def parse_json(text: str | bytes, *, from_user: bool = True) -> Parsed:
@@ -79,17 +85,17 @@ def parse_json(text: str | bytes, *, from_user: bool = True) -> Parsed:
 
 def _kind_of(data: Mapping[Any, Any], *, from_user: bool) -> Kind:
     name = data.get("kind")
+    if name is None and "services" in data:
+        words = "this is a Compose file; Compose comes later, write Kubernetes manifests for now"
+        raise DocumentError([Problem(("services",), words)])
     if name is None:
-        words = "is required"
-        if "services" in data:
-            words += "; this looks like a Compose file, which Bayplan cannot read yet"
-        raise DocumentError([Problem(("kind",), words)])
+        raise DocumentError([Problem(("kind",), "is required")])
     if not isinstance(name, str):
         raise DocumentError([Problem(("kind",), f"must be text, not {describe(name)}")])
     kind = KINDS.get(name)
     if kind is None:
         raise DocumentError([Problem(("kind",), _unknown_kind(name))])
-    if from_user and not kind.is_applied:
+    if not kind.is_applied and (from_user or name not in _MODELS):
         raise DocumentError([Problem(("kind",), _WORDS_FOR_POD if name == "Pod" else _WORDS_FOR_NODE)])
     version = data.get("apiVersion")
     if version != kind.api_version:
@@ -112,13 +118,27 @@ def _unknown_kind(name: str) -> str:
 def _refuse_unfit(data: Mapping[Any, Any]) -> None:
     """Size and JSON's limits first: every later rule may then rely on them."""
     try:
-        size = len(json.dumps(data, allow_nan=False))
+        size = len(json.dumps(data, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     except RecursionError:
         raise DocumentError([Problem((), "is nested too deeply")]) from None
     except (TypeError, ValueError) as error:
         raise DocumentError([Problem((), f"is not JSON data: {error}")]) from None
     if size > DOCUMENT_MAX_BYTES:
         raise DocumentError([_too_large(size)])
+    if _count_values(data, limit=_VALUES_MAX) > _VALUES_MAX:
+        raise DocumentError([Problem((), f"has more than {_VALUES_MAX} values")])
+
+
+def _count_values(data: object, *, limit: int) -> int:
+    """How many values there are in `data`; counting ends above `limit`."""
+    count, waiting = 0, [data]
+    while waiting and count <= limit:
+        here = waiting.pop()
+        items = list(here.values()) if isinstance(here, Mapping) else here
+        if isinstance(items, list | tuple):
+            count += len(items)
+            waiting.extend(items)
+    return count
 
 
 def _too_large(size: int) -> Problem:
@@ -140,14 +160,16 @@ def _refuse_constant(name: str) -> None:
 
 def _in_order(data: Mapping[Any, Any], problems: list[Problem]) -> list[Problem]:
     """As they stand in the document; what is missing comes after what is there."""
+    ranks: dict[int, dict[Any, int]] = {}  # By the id of a mapping, which `data` keeps alive.
 
     def place(problem: Problem) -> tuple[int, ...]:
         places: list[int] = []
         here: Any = data
         for step in problem.loc:
             if isinstance(here, Mapping):
-                keys = list(here)
-                places.append(keys.index(step) if step in here else len(keys))
+                if id(here) not in ranks:
+                    ranks[id(here)] = {key: rank for rank, key in enumerate(here)}
+                places.append(ranks[id(here)].get(step, len(here)))
                 here = here.get(step)
             elif isinstance(here, list | tuple) and isinstance(step, int) and step < len(here):
                 places.append(step)

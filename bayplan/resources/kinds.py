@@ -1,27 +1,22 @@
 """The kinds of things that users name: their plurals, short names and API versions.
 
-`bay get deploy`, `bay get deployments.apps` and `kind: Deployment` all mean one entry here.
+`bay get deploy`, `bay get deployments.apps` and `kind: Deployment` all mean one entry here. Apart
+from the models, because importing pydantic would take a good part of the time `bay get` has.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bayplan.resources.metadata import Document
-from bayplan.resources.node import Node
-from bayplan.resources.service import Service
-from bayplan.resources.workloads import Deployment
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind. `model` is None for what is never stored as a document (pods)."""
+    """One kind."""
 
     name: str  # As in documents: Deployment.
     plural: str  # Lower case: deployments.
     short_names: tuple[str, ...]
     api_version: str
-    model: type[Document] | None
     is_namespaced: bool = True
     is_applied: bool = True  # Whether users may write it in a manifest.
 
@@ -45,19 +40,17 @@ KINDS: dict[str, Kind] = {
             plural="deployments",
             short_names=("deploy",),
             api_version="apps/v1",
-            model=Deployment,
         ),
-        Kind(name="Service", plural="services", short_names=("svc",), api_version="v1", model=Service),
+        Kind(name="Service", plural="services", short_names=("svc",), api_version="v1"),
         Kind(
             name="Node",
             plural="nodes",
             short_names=("no",),
             api_version="v1",
-            model=Node,
             is_namespaced=False,
             is_applied=False,
         ),
-        Kind(name="Pod", plural="pods", short_names=("po",), api_version="v1", model=None, is_applied=False),
+        Kind(name="Pod", plural="pods", short_names=("po",), api_version="v1", is_applied=False),
     )
 }
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from bayplan.model.nodes import Amounts
+from bayplan.resources.expansion import ExpansionError, expand_environment, expand_words
+from bayplan.resources.messages import describe
 from bayplan.resources.metadata import TemplateMetadata
-from bayplan.resources.model import Part, describe
+from bayplan.resources.model import Part
 from bayplan.resources.problems import Problem
 from bayplan.resources.quantity import (
     QuantityError,
@@ -24,7 +26,7 @@ from bayplan.resources.syntax import (
     EnvName,
     Image,
     Integer,
-    LabelKey,
+    LabelKeyOrNone,
     Labels,
     LabelValue,
     Name,
@@ -156,7 +158,26 @@ class Container(Part):
         None  # None: as the image's tag suggests.
     )
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Its variables, `$(NAME)` filled in."""
+        return expand_environment((variable.name, variable.value) for variable in self.env)
+
+    @property
+    def expanded_command(self) -> tuple[str, ...]:
+        """`command` with `$(NAME)` filled in."""
+        return expand_words(self.command, self.environment)
+
+    @property
+    def expanded_args(self) -> tuple[str, ...]:
+        """`args` with `$(NAME)` filled in."""
+        return expand_words(self.args, self.environment)
+
     def problems(self) -> Iterator[Problem]:
+        try:
+            expand_words((*self.command, *self.args), self.environment)
+        except ExpansionError as error:
+            yield Problem((), str(error))
         names: dict[str, int] = {}
         numbers: dict[tuple[int, str], int] = {}
         for index, port in enumerate(self.ports):
@@ -172,7 +193,7 @@ class Toleration(Part):
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"tolerationSeconds"})
 
-    key: LabelKey | Literal[""] = ""
+    key: LabelKeyOrNone = ""
     operator: Literal["Equal", "Exists"] = "Equal"
     value: LabelValue = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""

@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Strict
 
 from bayplan.model.names import is_name
-from bayplan.resources.problems import quote
+from bayplan.resources.model import refusal
+from bayplan.resources.problems import Problem, quote
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
@@ -114,9 +115,15 @@ def _checked_pairs(
     key_rule: Callable[[str], str], value_rule: Callable[[str], str]
 ) -> Callable[[dict[str, str]], dict[str, str]]:
     def check(pairs: dict[str, str]) -> dict[str, str]:
+        found: list[Problem] = []
         for key, value in pairs.items():
-            key_rule(key)
-            value_rule(value)
+            for rule, text in ((key_rule, key), (value_rule, value)):
+                try:
+                    rule(text)
+                except ValueError as error:
+                    found.append(Problem((key,), str(error)))
+        if found:
+            raise refusal(found)
         # One order, so that equal documents are equal texts too.
         return dict(sorted(pairs.items()))
 
@@ -130,6 +137,7 @@ Integer = Annotated[int, Strict()]
 Boolean = Annotated[bool, Strict()]
 Name = Annotated[str, Strict(), AfterValidator(_name)]
 LabelKey = Annotated[str, Strict(), AfterValidator(_label_key)]
+LabelKeyOrNone = Annotated[str, Strict(), AfterValidator(lambda key: key and _label_key(key))]
 LabelValue = Annotated[str, Strict(), AfterValidator(_label_value)]
 EnvName = Annotated[str, Strict(), AfterValidator(_env_name)]
 PortName = Annotated[str, Strict(), AfterValidator(_port_name)]

@@ -109,7 +109,7 @@ class Dispatcher:
                     self._past(reason)
                 refusal = self._duplicate(hello)
                 if refusal is None and not self.is_held:
-                    await self._register(hello)
+                    await self.register(hello)
         if refusal is not None:
             log.warning("agent.refused", node=hello.node, reason=refusal.reason)
             yield wire.ManagerMessage(epoch=self._epoch, refusal=refusal)
@@ -197,6 +197,22 @@ class Dispatcher:
         )
         self._wake()
 
+    def hold(self) -> None:
+        """The store is held to be from the past: nobody is told anything from here on.
+
+        Agents that came in before are sent away, and come back as visitors.
+        """
+        self.is_held = True
+        for session in list(self.sessions.values()):
+            session.close("the store is from the past")
+
+    def forget(self, name: str) -> None:
+        """A node was removed: its agent, should there be one after all, must join anew."""
+        session = self.sessions.pop(name, None)
+        if session is not None:
+            session.close("the node was removed from the cluster")
+        self.liveness.removed(name)
+
     def close(self, reason: str) -> None:
         """The term is over: send every agent away, with a Goodbye."""
         self._is_closed = True
@@ -259,7 +275,8 @@ class Dispatcher:
             )
         return ""
 
-    async def _register(self, hello: wire.Hello) -> None:
+    async def register(self, hello: wire.Hello) -> None:
+        """Write down what a node is, if that is news."""
         entry = self._state.nodes.get(hello.node)
         facts = NodeFacts(
             name=hello.node,
@@ -321,10 +338,9 @@ class Dispatcher:
         node, state = session.node, self._state
         entry = state.nodes[node]
         before = dict(entry.statuses)
-        if report.HasField("condition") or report.full:
-            if entry.condition != report.condition:
-                entry.condition = report.condition
-                self._mark(["*"])
+        if (report.HasField("condition") or report.full) and entry.condition != report.condition:
+            entry.condition = report.condition
+            self._mark(["*"])
         valid = [status for status in report.pods if _is_pod_uid(status.uid)]
         if report.full:
             if not report.condition.engine_ok:

@@ -69,7 +69,7 @@ class NodeSession:
         changed = [
             assignment
             for uid, assignment in desired.items()
-            if not self.is_synced or told.get(uid) != assignment.want
+            if not self.is_synced or told.get(uid) != Want(assignment.want)
         ]
         forget = [uid for uid in told if uid not in desired]
         is_full = not self.is_synced

@@ -24,7 +24,7 @@ def plan_handover(situation: Situation) -> list[SetWant]:
         old = [pod for pod in pods if pod.want is Want.HANDOVER]
         current = running(pods)
         if old and not (current and situation.readiness(current)):
-            steps = _go_on(situation, old, current)
+            steps = _go_on(situation, old[-1], current)
             changes.extend(steps)
             in_flight += not any(step.want is Want.RUN for step in steps)
             continue
@@ -56,10 +56,9 @@ def _start(situation: Situation, candidates: list[PodView], in_flight: int) -> l
     return changes
 
 
-def _go_on(situation: Situation, old: list[PodView], current: PodView | None) -> list[SetWant]:
+def _go_on(situation: Situation, old: PodView, current: PodView | None) -> list[SetWant]:
     """One slot whose replacement (`current`) is not known to be ready, or not placed."""
-    newest = old[-1]
-    if due(situation, newest) is None:
+    if due(situation, old) is None:
         return _cancel(situation, old, current)
     if current is not None and situation.readiness(current) is False:
         outdated = due(situation, current)
@@ -69,22 +68,12 @@ def _go_on(situation: Situation, old: list[PodView], current: PodView | None) ->
     return []
 
 
-def _cancel(situation: Situation, old: list[PodView], current: PodView | None) -> list[SetWant]:
-    """The reason has vanished (uncordoned, changed back): the newest old pod stays."""
-    newest = old[-1]
-    if current is not None and None in (situation.readiness(current), situation.readiness(newest)):
+def _cancel(situation: Situation, old: PodView, current: PodView | None) -> list[SetWant]:
+    """The reason has vanished (undrained, changed back): the old pod stays."""
+    back = SetWant(pod=old.id, want=Want.RUN, reason="the reason to replace it has gone")
+    if current is None:
+        return [back]
+    if None in (situation.readiness(current), situation.readiness(old)):
         return []
-    changes = [
-        SetWant(pod=pod.id, want=Want.STOP, reason=f"{pod_name(situation.workload.name, newest.id)} stays")
-        for pod in old[:-1]
-    ]
-    if current is not None:
-        changes.append(
-            SetWant(
-                pod=current.id,
-                want=Want.STOP,
-                reason=f"cancelled: {pod_name(situation.workload.name, newest.id)} may stay after all",
-            )
-        )
-    changes.append(SetWant(pod=newest.id, want=Want.RUN, reason="the reason to replace it has gone"))
-    return changes
+    name = pod_name(situation.workload.name, old.id)
+    return [SetWant(pod=current.id, want=Want.STOP, reason=f"cancelled: {name} may stay after all"), back]

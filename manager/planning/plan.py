@@ -101,8 +101,10 @@ def _freed(workload: WorkloadView, reaped: Sequence[Change]) -> dict[str, Amount
     removed = {change.pod for change in reaped if isinstance(change, RemovePlacement)}
     freed: dict[str, Amounts] = {}
     for pod in workload.pods if removed else ():
-        if pod.id in removed and not has_ended(pod):
-            requests = workload.requirements[pod.revision].requests
+        requirements = workload.requirements.get(pod.revision)
+        # An unknown template is left booked for this pass: that is safe, and its record goes anyway.
+        if pod.id in removed and requirements is not None and not has_ended(pod):
+            requests = requirements.requests
             freed[pod.node] = freed.get(pod.node, Amounts()) + Amounts(
                 cpu_millis=-requests.cpu_millis,
                 memory_bytes=-requests.memory_bytes,

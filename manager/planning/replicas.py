@@ -34,7 +34,7 @@ def plan_surplus(situation: Situation) -> list[SetWant]:
     )
     return [
         SetWant(pod=pod.id, want=Want.STOP, reason=reason)
-        for slot, pods in reversed(situation.slots.items())
+        for slot, pods in sorted(situation.slots.items(), reverse=True)
         if not situation.wants_slot(slot)
         for pod in pods
         if pod.want is not Want.STOP

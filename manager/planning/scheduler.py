@@ -151,11 +151,13 @@ def _place(table: NodeTable, batch: list[PendingPod], use: IntArray) -> Iterator
     """Place the first pods of a batch, as many as fit."""
     requirements = batch[0].requirements
     fitting = table.fitting(requirements)
-    avoided = np.isin(np.array(table.names, dtype=np.str_), list(batch[0].avoid))
+    avoided = np.zeros(len(table), dtype=np.bool_)
+    avoided[[table.row_of[name] for name in batch[0].avoid if name in table.row_of]] = True
+    fits = fitting.allowed & (table.room(requirements.requests) > 0)
     choices = (
-        (fitting.allowed & ~fitting.reluctant & ~avoided, ""),
-        (fitting.allowed & fitting.reluctant & ~avoided, ", where taints ask to be the last choice"),
-        (fitting.allowed & avoided, " again: no other node fits"),
+        (fits & ~fitting.reluctant & ~avoided, ""),
+        (fits & fitting.reluctant & ~avoided, ", where taints ask to be the last choice"),
+        (fits & avoided, " again: no other node fits"),
     )
     left = batch
     for mask, remark in choices:

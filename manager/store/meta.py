@@ -18,10 +18,8 @@ class FormatVersionError(Exception):
 
 
 async def ensure_meta(store: Store, new_id: Callable[[], str]) -> Meta:
-    """Read what the store is; make it if it is empty.
+    """Read what the store is; make it if it is empty. `new_id` gives a new random id each time.
 
-    Args:
-        new_id: gives a new random id each time.
     Raises: FormatVersionError, DamagedRecordError, StoreError (repeat it: an existing one is kept).
     """
     found = await store.get(keys.META)

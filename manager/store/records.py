@@ -35,7 +35,7 @@ _CHECKED_FROM = 5
 _PLACEMENT = struct.Struct("<BBBIII")
 
 
-class DamagedRecordError(ValueError):
+class DamagedRecordError(Exception):
     """A value that we did not write, or that was changed. The message says how it is wrong."""
 
 
@@ -134,8 +134,6 @@ def decode_chunk(workload_uid: str, index: int, value: bytes, node_names: Mappin
     except KeyError as error:
         raise DamagedRecordError(f"a placement is on node number {error}, which does not exist") from error
     except ValueError as error:
-        if isinstance(error, DamagedRecordError):
-            raise
         raise DamagedRecordError("a placement's want or cause is not known") from error
     return Chunk(next_incarnation=next_incarnation, placements=placements)
 

@@ -114,7 +114,8 @@ class FakeChannel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         host, _, port = self._address.rpartition(":")
         network = self._transport.network
-        while network.is_blocked(self._transport.host, host) or not network.listens(host, int(port)):
+        # Readiness has too many causes for one event to wait for.
+        while network.is_blocked(self._transport.host, host) or not network.listens(host, int(port)):  # noqa: ASYNC110
             await asyncio.sleep(_RETRY_S)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002
@@ -433,4 +434,4 @@ class _StreamStream(_StreamRequest, _StreamResponse):
 
 
 def _as_aio(metadata: Metadata) -> grpc.aio.Metadata:
-    return grpc.aio.Metadata.from_tuple(tuple(tuple(pair) for pair in metadata))
+    return grpc.aio.Metadata.from_tuple(tuple((pair.key, pair.value) for pair in metadata))

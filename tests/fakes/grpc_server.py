@@ -173,7 +173,7 @@ class ServerCall:
                 _log.warning("the handler of %s cancelled itself", self.opening.method)
         except grpc.aio.AbortError:
             pass  # The status was sent by `abort`.
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the client is told, as gRPC does
             if not self.is_over:
                 _log.exception("the handler of %s failed", self.opening.method)
                 code = grpc.StatusCode.UNKNOWN if self.code is grpc.StatusCode.OK else self.code

@@ -38,8 +38,7 @@ class FakeNetwork:
 
     def __init__(self, *, latency_s: float = 0.001) -> None:
         self.latency_s = latency_s
-        self._transports: list[FakeTransport] = []
-        self._hosts: set[str] = set()
+        self._processes: dict[str, list[FakeTransport]] = {}  # By host; a host stays known for ever.
         self._dead: set[str] = set()
         self._frozen: dict[str, list[Callable[[], None]]] = {}  # And what each learns when it thaws.
         self._cut: set[tuple[str, str]] = set()  # (from, to)
@@ -72,7 +71,7 @@ class FakeNetwork:
     def partition(self, hosts: Iterable[str]) -> None:
         """Cut the group `hosts` from every other host there is now."""
         group = set(hosts)
-        others = self._hosts - group
+        others = self._processes.keys() - group
         for a in sorted(group):
             for b in sorted(others):
                 self.cut(a, b)
@@ -122,11 +121,10 @@ class FakeNetwork:
     def join(self, transport: FakeTransport) -> None:
         if transport.host in self._dead:
             raise ValueError(f"host {transport.host} is dead: revive it first")
-        self._transports.append(transport)
-        self._hosts.add(transport.host)
+        self._processes.setdefault(transport.host, []).append(transport)
 
     def leave(self, transport: FakeTransport) -> None:
-        self._transports.remove(transport)
+        self._processes[transport.host].remove(transport)
         for wire in list(self._wires):
             wire.killed(transport)
 
@@ -147,7 +145,7 @@ class FakeNetwork:
         return False
 
     def knows(self, host: str) -> bool:
-        return host in self._hosts
+        return host in self._processes
 
     def listens(self, host: str, port: int) -> bool:
         return any(port in transport.listeners for transport in self._of(host))
@@ -164,7 +162,7 @@ class FakeNetwork:
         return len(self._wires)
 
     def _of(self, host: str) -> list[FakeTransport]:
-        return [transport for transport in self._transports if transport.host == host]
+        return list(self._processes.get(host, ()))
 
     def _review(self) -> None:
         for wire in list(self._wires):

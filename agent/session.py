@@ -1,0 +1,285 @@
+"""The agent's one stream to the leader: dial, greet, report, obey, and dial again.
+
+One reader and one writer: gRPC bears one of each at a time, and cancelling a read would end the
+stream, so nothing here times a read out. That the leader still answers is seen by its
+acknowledgements of our heartbeats; without any the stream is dropped and another manager dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import grpc.aio
+import structlog
+
+from agent.fence import Fence, Standing, may_obey, standing
+from agent.route import Route
+from agent.status_board import StatusBoard
+from bayplan.transport.errors import words_of
+from bayplan.transport.port import Transport
+from bayplan.v1 import agent_link_pb2 as pb
+from bayplan.v1.agent_link_pb2_grpc import AgentLinkStub
+
+log = structlog.get_logger(__name__)
+
+# From dialling to Welcome, Redirect or Refusal. Connecting alone may take 2 s; a new node is committed first.
+GREETING_TIMEOUT_S = 5.0
+# Heartbeats without an answer, and the time an answer may be late on a busy machine.
+ACKS_MISSED = 3
+ACK_MARGIN_S = 0.5
+# Fifty pods that start at once make one report instead of a hundred.
+REPORT_GATHER_S = 0.02
+OUTBOX_MAX = 64
+GOODBYE_TIMEOUT_S = 1.0
+HEARTBEAT_MIN_S = 0.1
+
+_Call = grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ManagerMessage]
+
+
+class SessionHandler(Protocol):
+    """The rest of the agent, as the session needs it."""
+
+    @property
+    def fence(self) -> Fence: ...
+
+    async def hello(self, *, relay: bool) -> pb.Hello: ...
+
+    def welcomed(self, welcome: pb.Welcome, *, address: str) -> None:
+        """The session stands."""
+        ...
+
+    async def first_look(self) -> None:
+        """Returns when a full report is worth sending."""
+        ...
+
+    def full_report(self, *, for_adoption: bool) -> pb.StatusReport:
+        """Everything; `for_adoption`: with what an operator needs to adopt pods that the store does not know."""
+        ...
+
+    async def obey(self, assignments: pb.Assignments, epoch: pb.Epoch) -> None:
+        """The fence has let them pass."""
+        ...
+
+    def heartbeat(self) -> pb.Heartbeat:
+        """With usage and witnessed nodes; number and time are filled in here."""
+        ...
+
+    def asked(self, message: pb.ManagerMessage) -> None:
+        """Peers, WitnessRequest, OpenStream, CloseStream."""
+        ...
+
+
+class SessionEndedError(Exception):
+    """The stream is over: dial again."""
+
+
+class Session:
+    """One per agent. `run` dials for ever, one manager at a time."""
+
+    def __init__(
+        self,
+        handler: SessionHandler,
+        *,
+        board: StatusBoard,
+        transport: Transport,
+        route: Route,
+    ) -> None:
+        self._handler = handler
+        self._board = board
+        self._transport = transport
+        self._route = route
+        self._outbox: asyncio.Queue[pb.AgentMessage] = asyncio.Queue(OUTBOX_MAX)
+        self._is_welcome = False
+        self.stopping = asyncio.Event()
+        self._sequence = 0
+        self._acked_s = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        """A leader has said Welcome, and the stream lasts."""
+        return self._is_welcome
+
+    def send(self, message: pb.AgentMessage) -> None:
+        """Best effort: dropped while there is no leader, or while it is too slow."""
+        if self._is_welcome and not self._outbox.full():
+            self._outbox.put_nowait(message)
+
+    def stop(self) -> None:
+        """Say Goodbye; `run` returns then."""
+        self.stopping.set()
+
+    async def run(self) -> None:
+        """Keep a stream until `stop`."""
+        while not self.stopping.is_set():
+            dial = self._route.next()
+            try:
+                async with asyncio.timeout(dial.wait_s):
+                    await self.stopping.wait()
+                    return
+            except TimeoutError:
+                pass
+            await self._converse(dial.address, relay=dial.relay)
+
+    async def _converse(self, address: str, *, relay: bool) -> None:
+        """One stream, from dialling to its end; the route learns what came of it."""
+        channel = self._transport.channel(address)
+        try:
+            call: _Call = AgentLinkStub(channel).Connect()
+            try:
+                epoch = await self._greet(call, address, relay=relay)
+                if epoch is not None:
+                    await self._talk(call, epoch)
+            finally:
+                call.cancel()
+        except SessionEndedError as ended:
+            log.warning("session.ended", manager=address, why=str(ended), was_connected=self._is_welcome)
+            self._route.lost(address, was_welcome=self._is_welcome)
+        finally:
+            self._is_welcome = False
+            await channel.close()
+
+    async def _greet(self, call: _Call, address: str, *, relay: bool) -> Standing | None:
+        """Say Hello. None: sent elsewhere, or refused. Raises SessionEndedError."""
+        hello = await self._handler.hello(relay=relay)
+        try:
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                await call.write(pb.AgentMessage(hello=hello))
+                answer = await _read(call)
+        except TimeoutError as error:
+            raise SessionEndedError(f"no answer within {GREETING_TIMEOUT_S:.0f} s") from error
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise SessionEndedError(_words(error)) from error
+        match answer.WhichOneof("kind"):
+            case "welcome":
+                return self._welcomed(answer, address, relay=relay)
+            case "redirect":
+                leader = answer.redirect.leader_address
+                log.info("session.redirected", manager=address, leader=leader)
+                self._route.redirected(leader, was_relay=relay)
+            case "refusal":
+                refusal = answer.refusal
+                log.error("session.refused", manager=address, reason=refusal.reason, final=refusal.final)
+                self._route.refused(is_final=refusal.final)
+            case kind:
+                raise SessionEndedError(f"expected a Welcome, got {kind}")
+        return None
+
+    def _welcomed(self, answer: pb.ManagerMessage, address: str, *, relay: bool) -> Standing:
+        welcome = answer.welcome
+        while not self._outbox.empty():
+            self._outbox.get_nowait()
+        self._heartbeat_s = max(welcome.heartbeat_s, HEARTBEAT_MIN_S)
+        self._acked_s = asyncio.get_running_loop().time()
+        self._is_welcome = True
+        self._route.learn(welcome.managers)
+        self._route.welcomed()
+        epoch = standing(self._handler.fence, store=answer.epoch.store, revision=answer.epoch.revision)
+        log.info(
+            "session.welcomed", manager=welcome.manager, address=address, relayed=relay, epoch=epoch.value
+        )
+        self._handler.welcomed(welcome, address=address)
+        return epoch
+
+    async def _talk(self, call: _Call, epoch: Standing) -> None:
+        """Until the stream ends. Raises SessionEndedError, unless we end it ourselves."""
+        why: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._read_all(call), name="session-read")
+                parts.create_task(self._write_all(call), name="session-write")
+                parts.create_task(self._beat(), name="session-heartbeat")
+                parts.create_task(self._report(epoch), name="session-report")
+                parts.create_task(self._say_goodbye(), name="session-goodbye")
+        except* SessionEndedError as ended:
+            why = ended.exceptions[0]
+        if why is not None and not self.stopping.is_set():
+            raise SessionEndedError(str(why)) from why
+
+    async def _read_all(self, call: _Call) -> None:
+        while True:
+            try:
+                message = await _read(call)
+            except grpc.aio.AioRpcError as error:
+                raise SessionEndedError(_words(error)) from error
+            await self._handle(message)
+
+    async def _handle(self, message: pb.ManagerMessage) -> None:
+        match message.WhichOneof("kind"):
+            case "heartbeat_ack":
+                self._acked_s = asyncio.get_running_loop().time()
+            case "assignments":
+                epoch = message.epoch
+                if not may_obey(self._handler.fence, store=epoch.store, revision=epoch.revision):
+                    raise SessionEndedError(
+                        f"assignments of epoch {epoch.revision} are refused: a later leader was obeyed"
+                    )
+                await self._handler.obey(message.assignments, epoch)
+            case "redirect":
+                raise SessionEndedError("the manager leads no more")
+            case "goodbye":
+                raise SessionEndedError(f"the manager says goodbye: {message.goodbye.reason}")
+            case "refusal":
+                raise SessionEndedError(f"refused: {message.refusal.reason}")
+            case "peers" | "witness_request" | "open_stream" | "close_stream":
+                self._handler.asked(message)
+            case kind:
+                # A newer manager may say what this agent does not know yet.
+                log.debug("session.not_understood", kind=kind)
+
+    async def _write_all(self, call: _Call) -> None:
+        while True:
+            message = await self._outbox.get()
+            try:
+                await call.write(message)
+                if message.WhichOneof("kind") == "goodbye":
+                    await call.done_writing()
+                    # Give it time to leave before the channel is closed.
+                    await asyncio.sleep(GOODBYE_TIMEOUT_S)
+                    raise SessionEndedError("we said goodbye")
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                raise SessionEndedError(_words(error)) from error
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        patience_s = ACKS_MISSED * self._heartbeat_s + ACK_MARGIN_S
+        while True:
+            silence_s = loop.time() - self._acked_s
+            if silence_s > patience_s:
+                raise SessionEndedError(f"no answer to heartbeats for {silence_s:.1f} s")
+            self._sequence += 1
+            heartbeat = self._handler.heartbeat()
+            heartbeat.sequence = self._sequence
+            # A full queue means a slow link: another heartbeat would not make it faster.
+            self.send(pb.AgentMessage(heartbeat=heartbeat))
+            await asyncio.sleep(self._heartbeat_s)
+
+    async def _report(self, epoch: Standing) -> None:
+        await self._handler.first_look()
+        # A leader whose epoch is behind ours, and that welcomes us all the same, knows that its store
+        # is from the past: it gets our report, and is not obeyed.
+        report = self._handler.full_report(for_adoption=epoch is not Standing.CURRENT)
+        await self._outbox.put(pb.AgentMessage(status=report))
+        while True:
+            await self._board.is_dirty.wait()
+            await asyncio.sleep(REPORT_GATHER_S)
+            changes = self._board.take_changes()
+            if changes is not None:
+                await self._outbox.put(pb.AgentMessage(status=changes))
+
+    async def _say_goodbye(self) -> None:
+        await self.stopping.wait()
+        goodbye = pb.Goodbye(reason="the agent is stopping; its containers run on", restarting=True)
+        await self._outbox.put(pb.AgentMessage(goodbye=goodbye))
+
+
+async def _read(call: _Call) -> pb.ManagerMessage:
+    """The next message. Raises SessionEndedError at the end, AioRpcError on a failure."""
+    message = await call.read()
+    if not isinstance(message, pb.ManagerMessage):
+        raise SessionEndedError("the manager ended the stream")
+    return message
+
+
+def _words(error: Exception) -> str:
+    return words_of(error) if isinstance(error, grpc.aio.AioRpcError) else "the stream was closed"

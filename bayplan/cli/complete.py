@@ -1,0 +1,101 @@
+"""What TAB offers: kinds, and the names that the cluster knows, if it says so at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import typer
+
+from bayplan.cli import kinds
+
+if TYPE_CHECKING:
+    from bayplan.client import Client
+
+DEFAULT_MANAGERS = "127.0.0.1:7400"
+
+# A TAB that takes longer is worse than one that offers nothing.
+_TIMEOUT_S = 0.15
+
+
+def things(ctx: typer.Context, incomplete: str) -> list[str]:
+    """KIND, KIND/NAME, or a NAME after its KIND."""
+    words = ctx.params.get("things") or []
+    if "/" in incomplete:
+        word = incomplete.partition("/")[0]
+        return _begin([f"{word}/{name}" for name in _names(ctx, word)], incomplete)
+    if words and "/" not in words[0]:
+        return _begin(_names(ctx, words[0].split(",")[0]), incomplete)
+    return _begin([*(kind.words[0] for kind in kinds.KINDS), "all"], incomplete)
+
+
+def workloads(ctx: typer.Context, incomplete: str) -> list[str]:
+    """deploy/NAME."""
+    return _begin([f"deploy/{name}" for name in _names(ctx, "deploy")], incomplete)
+
+
+def pods(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of pods."""
+    return _begin(_names(ctx, "pods"), incomplete)
+
+
+def sources(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What has logs: pods, workloads, nodes."""
+    word = incomplete.partition("/")[0] if "/" in incomplete else ""
+    if word:
+        return _begin([f"{word}/{name}" for name in _names(ctx, word)], incomplete)
+    return _begin([*_names(ctx, "pods"), "deploy/", "node/"], incomplete)
+
+
+def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of nodes."""
+    return _begin(_names(ctx, "nodes"), incomplete)
+
+
+def _begin(words: Iterable[str], incomplete: str) -> list[str]:
+    return sorted(word for word in words if word.startswith(incomplete))
+
+
+def _names(ctx: typer.Context, word: str) -> list[str]:
+    """Names of one kind; none if the cluster does not answer at once, whatever the reason."""
+    from bayplan.cli.failures import CommandError
+
+    try:
+        kind = kinds.find(word)
+    except CommandError:
+        return []
+    namespace = str(ctx.params.get("namespace") or "default")
+
+    async def ask(client: Client) -> list[str]:
+        if kind is kinds.POD:
+            return [pod.name for pod in await client.pods(namespace=namespace)]
+        if kind is kinds.NODE:
+            return [node.name for node in await client.nodes()]
+        return [document.name for document in await client.list(kind.name, namespace=namespace)]
+
+    return _asked(ctx, ask)
+
+
+def _asked(ctx: typer.Context, ask: Callable[[Client], Awaitable[list[str]]]) -> list[str]:
+    import asyncio
+
+    from bayplan.client import BayplanError, Client
+
+    # While completing, the callback that reads the settings does not run.
+    given = ctx.find_root().params.get("managers") or os.environ.get("BAYPLAN_MANAGERS") or DEFAULT_MANAGERS
+
+    async def main() -> list[str]:
+        async with Client(addresses(str(given)), timeout_s=_TIMEOUT_S) as client, asyncio.timeout(_TIMEOUT_S):
+            return await ask(client)
+
+    try:
+        return asyncio.run(main())
+    except (BayplanError, TimeoutError, OSError, ValueError):
+        return []
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """A comma list of managers; a missing port is 7400."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(part if ":" in part.rpartition("]")[2] else f"{part}:7400" for part in parts)

@@ -1,0 +1,229 @@
+"""Users' documents: compare-and-swap on the store, by whichever manager is asked.
+
+A stale write gets a conflict, never a merge. Reads are linearizable, so an answer from here
+is never older than one that was given before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bayplan.resources.document import Resource, parse_json
+from bayplan.resources.kinds import find_kind
+from bayplan.resources.problems import DocumentError
+from bayplan.v1 import control_pb2 as api
+from manager.store import keys, records
+from manager.store.port import Compare, DeleteKey, Field, Put, Store, UnknownOutcomeError
+
+# A write that lost its race against another client is tried again when it asked for no version.
+_RACES_MAX = 5
+
+
+class ConflictError(Exception):
+    """Somebody else changed the document first."""
+
+
+class NotFoundError(Exception):
+    """No such document."""
+
+
+class RefusedError(Exception):
+    """The state of the cluster forbids it; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A document in the store."""
+
+    place: tuple[str, str, str]
+    stored: records.StoredDocument
+    version: int
+
+
+class Documents:
+    """Reads and writes users' documents."""
+
+    def __init__(self, store: Store, *, wall_s: Callable[[], float], new_uid: Callable[[], str]) -> None:
+        self._store = store
+        self._wall_s = wall_s
+        self._new_uid = new_uid
+
+    async def find(self, place: tuple[str, str, str]) -> Found | None:
+        """One document as it stands now."""
+        item = await self._store.get(keys.resource(*place))
+        if item is None:
+            return None
+        return Found(place=place, stored=records.decode_document(item.value), version=item.mod_revision)
+
+    async def list_all(self, kind: str, namespace: str) -> tuple[list[Found], int]:
+        """Documents of a kind (empty: all) in a namespace (empty: all), and the store's revision."""
+        listing = await self._store.list(keys.resources_of(kind) if kind else keys.RESOURCES)
+        found: list[Found] = []
+        for item in listing.items:
+            place = keys.parse_resource(item.key)
+            if place is None or (namespace and place[1] != namespace):
+                continue
+            try:
+                stored = records.decode_document(item.value)
+            except records.DamagedRecordError:
+                continue  # The leader warns of it.
+            found.append(Found(place=place, stored=stored, version=item.mod_revision))
+        return found, listing.revision
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def apply(
+        self, resource: Resource, warnings: tuple[str, ...], *, expected_version: int, dry_run: bool
+    ) -> api.Applied:
+        """Create or change one document. Raises ConflictError, RefusedError, StoreError."""
+        place = place_of(resource)
+        document = resource.to_json_dict()
+        for _ in range(_RACES_MAX):
+            found = await self.find(place)
+            _check_expected(place, found, expected_version)
+            if found is not None and found.stored.deleting:
+                raise RefusedError(
+                    f"{_words(place)} is still being deleted: its last pods are stopping; try again in a moment"
+                )
+            result, stored = self._next(found, document)
+            version = found.version if found is not None else 0
+            if result != "unchanged" and not dry_run:
+                written = await self._swap(place, found, stored)
+                if written is None:
+                    continue
+                version = written
+            return api.Applied(
+                kind=place[0],
+                namespace=place[1],
+                name=place[2],
+                result=result,
+                version=version,
+                warnings=warnings,
+                generation=stored.generation,
+            )
+        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+
+    def _next(self, found: Found | None, document: dict[str, Any]) -> tuple[str, records.StoredDocument]:
+        if found is None:
+            return "created", records.StoredDocument(
+                uid=self._new_uid(),
+                generation=1,
+                created_ms=int(self._wall_s() * 1000),
+                deleting=False,
+                document=document,
+            )
+        if found.stored.document == document:
+            return "unchanged", found.stored
+        # Only what the user wrote in `spec` counts as another generation: labels move no pod.
+        is_new = found.stored.document.get("spec") != document.get("spec")
+        generation = found.stored.generation + is_new
+        return "configured", replace(found.stored, generation=generation, document=document)
+
+    async def _swap(
+        self, place: tuple[str, str, str], found: Found | None, stored: records.StoredDocument
+    ) -> int | None:
+        """The new version, or None when another client was faster."""
+        key = keys.resource(*place)
+        value = records.encode_document(stored)
+        guard = Compare(key=key, field=Field.MOD_REVISION, to=found.version if found else 0)
+        try:
+            result = await self._store.txn([guard], [Put(key=key, value=value)])
+        except UnknownOutcomeError:
+            # It may have been done: then the value stands there, and the guard fails.
+            result = await self._store.txn([guard], [Put(key=key, value=value)])
+            if not result.succeeded and key in result.found and result.found[key].value == value:
+                return result.found[key].mod_revision
+        return result.revision if result.succeeded else None
+
+    async def remove(self, place: tuple[str, str, str], expected_version: int) -> Found:
+        """Delete a document that has no pods, at once. Raises NotFoundError, ConflictError."""
+        key = keys.resource(*place)
+        for _ in range(_RACES_MAX):
+            found = await self.find(place)
+            if found is None:
+                raise NotFoundError(f"{_words(place)} does not exist")
+            _check_expected(place, found, expected_version)
+            guard = Compare(key=key, field=Field.MOD_REVISION, to=found.version)
+            result = await self._store.txn([guard], [DeleteKey(key=key)])
+            if result.succeeded:
+                return replace(found, version=result.revision)
+        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+
+    async def change(
+        self,
+        place: tuple[str, str, str],
+        edit: Callable[[records.StoredDocument], records.StoredDocument],
+        *,
+        expected_version: int = 0,
+    ) -> tuple[Found, records.StoredDocument, int]:
+        """Edit one document; returns (before, after, version). Raises NotFoundError, ConflictError."""
+        for _ in range(_RACES_MAX):
+            found = await self.find(place)
+            if found is None:
+                raise NotFoundError(f"{_words(place)} does not exist")
+            _check_expected(place, found, expected_version)
+            stored = edit(found.stored)
+            if stored == found.stored:
+                return found, stored, found.version
+            version = await self._swap(place, found, stored)
+            if version is not None:
+                return found, stored, version
+        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+
+
+def _check_expected(place: tuple[str, str, str], found: Found | None, expected_version: int) -> None:
+    if expected_version > 0 and (found is None or found.version != expected_version):
+        now = "does not exist" if found is None else f"is at version {found.version}"
+        raise ConflictError(
+            f"{_words(place)} {now}, not at version {expected_version}: read it again and repeat the change"
+        )
+    if expected_version < 0 and found is not None:
+        raise ConflictError(f"{_words(place)} exists already")
+
+
+def _words(place: tuple[str, str, str]) -> str:
+    return f"{place[0]} {place[1]}/{place[2]}"
+
+
+def place_of(resource: Resource) -> tuple[str, str, str]:
+    """(kind, namespace, name)."""
+    return resource.kind, resource.metadata.namespace, resource.metadata.name
+
+
+def parse_all(texts: Mapping[int, str]) -> tuple[dict[int, Any], list[tuple[int, str, str]]]:
+    """Parse every document of a request: (parsed by position, problems as (position, path, message))."""
+    parsed: dict[int, Any] = {}
+    problems: list[tuple[int, str, str]] = []
+    for position, text in texts.items():
+        try:
+            parsed[position] = parse_json(text)
+        except DocumentError as error:
+            problems.extend((position, problem.path, problem.message) for problem in error.problems)
+    return parsed, problems
+
+
+def to_api(found: Found, status: Mapping[str, Any]) -> api.Document:
+    """As it travels to users."""
+    return api.Document(
+        kind=found.place[0],
+        namespace=found.place[1],
+        name=found.place[2],
+        json=json.dumps(found.stored.document),
+        status_json=json.dumps(status) if status else "",
+        version=found.version,
+        uid=found.stored.uid,
+        created_ms=found.stored.created_ms,
+        generation=found.stored.generation,
+        deleting=found.stored.deleting,
+    )
+
+
+def kind_named(word: str) -> str:
+    """The kind that `word` means: name, plural or short name. Raises NotFoundError."""
+    kind = find_kind(word)
+    if kind is None:
+        raise NotFoundError(f"there is no kind {word[:80]!r}")
+    return kind.name

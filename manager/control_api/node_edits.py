@@ -1,0 +1,91 @@
+"""What users want of a node: cordon, drain, labels, taints, and "this host is dead"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import get_args
+
+from bayplan.model.names import is_name
+from bayplan.model.nodes import NodeIntent, Taint, TaintEffect
+from bayplan.v1 import control_pb2 as api
+from manager.control_api.documents import ConflictError, NotFoundError, RefusedError
+from manager.store import keys, records
+from manager.store.port import Compare, Field, Put, Store
+
+_RACES_MAX = 5
+# Kubernetes' syntax of label keys and values.
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+async def edit_node(store: Store, request: api.UpdateNodeRequest) -> tuple[bool, int]:
+    """Change the intent; returns (changed, version).
+
+    Raises NotFoundError for a node that never joined, RefusedError for bad labels or taints.
+    """
+    _check(request)
+    if not is_name(request.name):
+        raise NotFoundError(f"node {request.name[:80]!r} does not exist")
+    for _ in range(_RACES_MAX):
+        registered = await store.get(keys.node(request.name))
+        if registered is None:
+            raise NotFoundError(f"node {request.name} does not exist")
+        facts = records.decode_node(registered.value)
+        key = keys.node_intent(request.name)
+        found = await store.get(key)
+        before = records.decode_node_intent(found.value) if found is not None else NodeIntent()
+        after = _edited(before, request, facts.boot_id)
+        if after == before:
+            return False, found.mod_revision if found is not None else 0
+        guard = Compare(key=key, field=Field.MOD_REVISION, to=found.mod_revision if found else 0)
+        result = await store.txn([guard], [Put(key=key, value=records.encode_node_intent(after))])
+        if result.succeeded:
+            return True, result.revision
+    raise ConflictError(f"node {request.name} is being changed by others all the time; try again")
+
+
+def _edited(intent: NodeIntent, request: api.UpdateNodeRequest, boot_id: str) -> NodeIntent:
+    if request.HasField("unschedulable"):
+        intent = replace(intent, unschedulable=request.unschedulable)
+        if not request.unschedulable:
+            intent = replace(intent, drain=False)
+    if request.HasField("drain"):
+        intent = replace(intent, drain=request.drain, unschedulable=request.drain or intent.unschedulable)
+    labels = {**intent.labels, **dict(request.set_labels)}
+    for key in request.remove_labels:
+        labels.pop(key, None)
+    removed = {(taint.key, taint.effect) for taint in request.remove_taints}
+    taints = {
+        (taint.key, taint.effect): taint
+        for taint in intent.taints
+        if (taint.key, taint.effect) not in removed and (taint.key, "") not in removed
+    }
+    for taint in request.set_taints:
+        effect = _effect(taint.effect)
+        taints[taint.key, effect] = Taint(key=taint.key, value=taint.value, effect=effect)
+    return replace(
+        intent,
+        labels=labels,
+        taints=tuple(sorted(taints.values())),
+        lost_boot_id=boot_id if request.lost else intent.lost_boot_id,
+    )
+
+
+def _effect(text: str) -> TaintEffect:
+    for effect in get_args(TaintEffect):
+        if effect == text:
+            found: TaintEffect = effect
+            return found
+    raise RefusedError(f"{text[:80]!r} is no effect of a taint: NoSchedule, PreferNoSchedule or NoExecute")
+
+
+def _check(request: api.UpdateNodeRequest) -> None:
+    pairs = [*request.set_labels.items(), *((taint.key, taint.value) for taint in request.set_taints)]
+    for key, value in pairs:
+        if not _KEY.fullmatch(key):
+            raise RefusedError(f"{key[:80]!r} is no key of a label or taint")
+        if not _VALUE.fullmatch(value):
+            raise RefusedError(
+                f"{value[:80]!r} is no value of a label or taint (at most 63 of A-Z a-z 0-9 - _ .)"
+            )

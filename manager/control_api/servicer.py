@@ -1,0 +1,360 @@
+"""The API's methods: each checks, asks the store or the leader, and marks how recent its answer is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import NoReturn, Protocol
+
+import grpc
+import grpc.aio
+
+import bayplan
+from bayplan.resources.document import parse_document
+from bayplan.resources.problems import DocumentError
+from bayplan.transport import errors
+from bayplan.v1 import control_pb2 as api
+from bayplan.v1 import control_pb2_grpc
+from manager.control_api import live
+from manager.control_api.calls import Calls, Cluster, Context, abort
+from manager.control_api.documents import (
+    Documents,
+    NotFoundError,
+    RefusedError,
+    kind_named,
+    parse_all,
+    to_api,
+)
+from manager.control_api.node_edits import edit_node
+from manager.control_api.streams import exec_in, logs
+from manager.leader import Leadership
+from manager.store import records
+from manager.store.port import Store
+
+# One request; `bay apply` sends more documents in several.
+DOCUMENTS_MAX = 500
+WORKLOAD_KINDS = frozenset({"Deployment"})
+
+
+class Identity(Cluster, Protocol):
+    """What the servicer asks of its manager beside who leads."""
+
+    @property
+    def cluster_id(self) -> str: ...
+
+    def mark(self, revision: int) -> api.Mark:
+        """For an answer that came from the store."""
+        ...
+
+    def managers(self) -> list[api.Manager]:
+        """Every living manager as far as this one knows."""
+        ...
+
+    async def etcd_version(self) -> str: ...
+
+
+class ControlServicer(control_pb2_grpc.ControlServicer):
+    """Served by every manager."""
+
+    def __init__(self, manager: Identity, calls: Calls, documents: Documents, store: Store) -> None:
+        self._manager = manager
+        self._calls = calls
+        self._documents = documents
+        self._store = store
+
+    # -- writes: by whichever manager is asked -------------------------------------------------
+
+    async def Apply(self, request: api.ApplyRequest, context: Context) -> api.ApplyReply:
+        """All documents are checked before the first is written."""
+        if not request.documents:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no document to apply")
+        if len(request.documents) > DOCUMENTS_MAX:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"more than {DOCUMENTS_MAX} documents in one request"
+            )
+        parsed, problems = parse_all(dict(enumerate(request.documents)))
+        if problems:
+            await _refuse(context, problems)
+        expected = request.expected_version if len(request.documents) == 1 else 0
+        try:
+            applied = [
+                await self._documents.apply(
+                    each.resource, each.warnings, expected_version=expected, dry_run=request.dry_run
+                )
+                for _, each in sorted(parsed.items())
+            ]
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        revision = max(each.version for each in applied)
+        return api.ApplyReply(mark=self._manager.mark(revision), applied=applied)
+
+    async def Delete(self, request: api.DeleteRequest, context: Context) -> api.DeleteReply:
+        """Mark a document as deleting; it goes when its last pod is gone."""
+        try:
+            place = (kind_named(request.kind), request.namespace or "default", request.name)
+            if place[0] in WORKLOAD_KINDS:
+                found, _, version = await self._documents.change(
+                    place,
+                    lambda stored: replace(stored, deleting=True),
+                    expected_version=request.expected_version,
+                )
+            else:
+                found = await self._documents.remove(place, request.expected_version)
+                version = found.version
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        return api.DeleteReply(mark=self._manager.mark(version), uid=found.stored.uid)
+
+    async def Scale(self, request: api.ScaleRequest, context: Context) -> api.ScaleReply:
+        """Change a workload's number of replicas, and nothing else of it."""
+        before = 0
+
+        def edit(stored: records.StoredDocument) -> records.StoredDocument:
+            nonlocal before
+            if stored.deleting:
+                raise RefusedError(f"{request.name} is being deleted")
+            before = int(stored.document["spec"].get("replicas", 1))
+            if request.HasField("expected_replicas") and before != request.expected_replicas:
+                raise RefusedError(f"{request.name} has {before} replicas, not {request.expected_replicas}")
+            if before == request.replicas:
+                return stored
+            spec = {**stored.document["spec"], "replicas": request.replicas}
+            document = parse_document({**stored.document, "spec": spec}).resource.to_json_dict()
+            return replace(stored, generation=stored.generation + 1, document=document)
+
+        try:
+            kind = kind_named(request.kind or "Deployment")
+            if kind not in WORKLOAD_KINDS:
+                raise RefusedError(f"a {kind} has no replicas")  # noqa: TRY301 - ends in the same place
+            place = (kind, request.namespace or "default", request.name)
+            _, stored, version = await self._documents.change(place, edit)
+        except DocumentError as error:
+            await _refuse(context, [(0, problem.path, problem.message) for problem in error.problems])
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        return api.ScaleReply(mark=self._manager.mark(version), before=before, generation=stored.generation)
+
+    async def UpdateNode(self, request: api.UpdateNodeRequest, context: Context) -> api.UpdateNodeReply:
+        """Cordon, drain, label, taint; removing a node is the leader's."""
+        if request.remove:
+            return await self._calls.led(
+                context, "UpdateNode", request, lambda led: self._remove_node(led, request)
+            )
+        try:
+            changed, version = await edit_node(self._store, request)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        return api.UpdateNodeReply(mark=self._manager.mark(version), changed=changed)
+
+    async def _remove_node(
+        self, leadership: Leadership, request: api.UpdateNodeRequest
+    ) -> api.UpdateNodeReply:
+        live.check_removable(leadership, request.name)
+        await leadership.remove_node(request.name)
+        return api.UpdateNodeReply(mark=leadership.mark(), changed=True)
+
+    # -- documents: from the leader with their status, else from the store without -------------
+
+    async def Get(self, request: api.GetRequest, context: Context) -> api.GetReply:
+        """One document."""
+
+        async def answer(leadership: Leadership) -> api.GetReply:
+            await live.caught_up(leadership, request.seen)
+            return api.GetReply(mark=leadership.mark(), document=live.document(leadership, request))
+
+        if self._is_led():
+            return await self._calls.led(context, "Get", request, answer)
+        try:
+            place = (kind_named(request.kind), request.namespace or "default", request.name)
+            found = await self._documents.find(place)
+            if found is None:
+                raise NotFoundError(f"{place[0]} {place[1]}/{place[2]} does not exist")  # noqa: TRY301
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        return api.GetReply(mark=self._leaderless_mark(found.version), document=to_api(found, {}))
+
+    async def List(self, request: api.ListRequest, context: Context) -> api.ListReply:
+        """Documents of a kind."""
+
+        async def answer(leadership: Leadership) -> api.ListReply:
+            await live.caught_up(leadership, request.seen)
+            return api.ListReply(mark=leadership.mark(), documents=live.documents(leadership, request))
+
+        if self._is_led():
+            return await self._calls.led(context, "List", request, answer)
+        try:
+            kind = kind_named(request.kind) if request.kind else ""
+            found, revision = await self._documents.list_all(kind, request.namespace)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        selector = dict(request.selector).items()
+        listed = [
+            to_api(each, {})
+            for each in found
+            if selector <= each.stored.document.get("metadata", {}).get("labels", {}).items()
+        ]
+        return api.ListReply(mark=self._leaderless_mark(revision), documents=listed)
+
+    def _is_led(self) -> bool:
+        return self._manager.leadership is not None or bool(self._manager.leader_address)
+
+    def _leaderless_mark(self, revision: int) -> api.Mark:
+        mark = self._manager.mark(revision)
+        mark.complete, mark.notice = False, "no leader right now: documents only, status is not known"
+        return mark
+
+    async def Watch(self, request: api.ListRequest, context: Context) -> AsyncIterator[api.WatchEvent]:
+        """Documents, as they change."""
+
+        async def answer(leadership: Leadership) -> AsyncIterator[api.WatchEvent]:
+            await live.caught_up(leadership, request.seen)
+            async for event in live.watch_documents(leadership, request):
+                yield event
+
+        async for event in self._calls.led_stream(context, "Watch", request, answer):
+            yield event
+
+    # -- what only the leader knows ------------------------------------------------------------
+
+    async def ListPods(self, request: api.ListPodsRequest, context: Context) -> api.ListPodsReply:
+        """Pods."""
+
+        async def answer(leadership: Leadership) -> api.ListPodsReply:
+            await live.caught_up(leadership, request.seen)
+            return api.ListPodsReply(mark=leadership.mark(), pods=live.pods(leadership, request))
+
+        return await self._calls.led(context, "ListPods", request, answer)
+
+    async def WatchPods(self, request: api.ListPodsRequest, context: Context) -> AsyncIterator[api.PodsEvent]:
+        """Pods, as they change."""
+
+        async def answer(leadership: Leadership) -> AsyncIterator[api.PodsEvent]:
+            await live.caught_up(leadership, request.seen)
+            async for event in live.watch_pods(leadership, request):
+                yield event
+
+        async for event in self._calls.led_stream(context, "WatchPods", request, answer):
+            yield event
+
+    async def ListNodes(self, request: api.ListNodesRequest, context: Context) -> api.ListNodesReply:
+        """Nodes."""
+
+        async def answer(leadership: Leadership) -> api.ListNodesReply:
+            await live.caught_up(leadership, request.seen)
+            return api.ListNodesReply(mark=leadership.mark(), nodes=live.nodes(leadership, request.name))
+
+        return await self._calls.led(context, "ListNodes", request, answer)
+
+    async def ListEvents(self, request: api.ListEventsRequest, context: Context) -> api.ListEventsReply:
+        """Events, oldest first."""
+
+        async def answer(leadership: Leadership) -> api.ListEventsReply:
+            await live.caught_up(leadership, request.seen)
+            listed = leadership.events.select(
+                namespace=request.namespace, obj=request.object, since_ms=request.since_ms
+            )
+            return api.ListEventsReply(mark=leadership.mark(), events=listed)
+
+        return await self._calls.led(context, "ListEvents", request, answer)
+
+    async def WatchEvents(self, request: api.ListEventsRequest, context: Context) -> AsyncIterator[api.Event]:
+        """New events."""
+
+        async def answer(leadership: Leadership) -> AsyncIterator[api.Event]:
+            async for event in leadership.events.watch(namespace=request.namespace, obj=request.object):
+                yield event
+
+        async for event in self._calls.led_stream(context, "WatchEvents", request, answer):
+            yield event
+
+    async def Why(self, request: api.WhyRequest, context: Context) -> api.WhyReply:
+        """The decisions about a pod's slot."""
+
+        async def answer(leadership: Leadership) -> api.WhyReply:
+            await live.caught_up(leadership, request.seen)
+            return live.why(leadership, request)
+
+        return await self._calls.led(context, "Why", request, answer)
+
+    async def Logs(self, request: api.LogsRequest, context: Context) -> AsyncIterator[api.LogChunk]:
+        """Of a pod, or of a node's agent."""
+        async for chunk in self._calls.led_stream(
+            context, "Logs", request, lambda leadership: logs(leadership, request)
+        ):
+            yield chunk
+
+    async def Exec(
+        self, request_iterator: AsyncIterator[api.ExecInput], context: Context
+    ) -> AsyncIterator[api.ExecOutput]:
+        """A command in a pod's container."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("start"):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be `start`")
+
+        async def whole() -> AsyncIterator[api.ExecInput]:
+            yield first
+            async for message in request_iterator:
+                yield message
+
+        async for output in self._calls.led_stream(
+            context, "Exec", whole(), lambda led: exec_in(led, first.start, request_iterator)
+        ):
+            yield output
+
+    # -- managers, and a store from the past ---------------------------------------------------
+
+    async def ListManagers(self, request: api.ListManagersRequest, context: Context) -> api.ListManagersReply:
+        """Every living manager."""
+        del request, context
+        return api.ListManagersReply(mark=self._manager.mark(0), managers=self._manager.managers())
+
+    async def Version(self, request: api.VersionRequest, context: Context) -> api.VersionReply:
+        """Of this manager and its etcd."""
+        del request
+        try:
+            etcd_version = await self._manager.etcd_version()
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        mark = self._manager.mark(0)
+        return api.VersionReply(
+            mark=mark,
+            version=bayplan.__version__,
+            manager=self._manager.manager_id,
+            cluster=self._manager.cluster_id,
+            etcd_version=etcd_version,
+        )
+
+    async def Adopt(self, request: api.AdoptRequest, context: Context) -> api.AdoptReply:
+        """What runs is right."""
+
+        async def answer(leadership: Leadership) -> api.AdoptReply:
+            mark = leadership.mark()
+            try:
+                adoption = await leadership.adopt(dry_run=request.dry_run)
+            except LookupError as error:
+                raise RefusedError(str(error)) from None
+            return api.AdoptReply(mark=mark, pods=adoption.pods, documents=adoption.documents)
+
+        return await self._calls.led(context, "Adopt", request, answer)
+
+    async def AcceptRestore(
+        self, request: api.AcceptRestoreRequest, context: Context
+    ) -> api.AcceptRestoreReply:
+        """The store is right."""
+
+        async def answer(leadership: Leadership) -> api.AcceptRestoreReply:
+            mark = leadership.mark()
+            try:
+                await leadership.accept_restore()
+            except LookupError as error:
+                raise RefusedError(str(error)) from None
+            return api.AcceptRestoreReply(mark=mark)
+
+        return await self._calls.led(context, "AcceptRestore", request, answer)
+
+
+async def _refuse(context: Context, problems: list[tuple[int, str, str]]) -> NoReturn:
+    listed = [errors.Problem(document=document, path=path, message=text) for document, path, text in problems]
+    words = "; ".join(f"{problem.path or 'document'}: {problem.message}" for problem in listed[:3])
+    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, words[:2000], errors.problems_to_metadata(listed))
+    raise AssertionError("abort returns never")

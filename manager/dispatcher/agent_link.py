@@ -1,0 +1,139 @@
+"""What agents dial, on every manager: the leader serves, the others redirect or relay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import grpc.aio
+import structlog
+
+from bayplan.transport.port import Transport
+from bayplan.v1 import agent_link_pb2 as wire
+from bayplan.v1 import agent_link_pb2_grpc
+from manager.dispatcher.dispatcher import Dispatcher
+
+log = structlog.get_logger(__name__)
+
+# Says which manager relays a stream.
+VIA = "bayplan-via"
+
+AgentContext = grpc.aio.ServicerContext[wire.AgentMessage, wire.ManagerMessage]
+FrameContext = grpc.aio.ServicerContext[wire.StreamFrame, wire.StreamFrame]
+
+
+class Cluster(Protocol):
+    """What a manager knows of who leads."""
+
+    @property
+    def manager_id(self) -> str: ...
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """The dispatcher, while this manager leads and has read the store."""
+        ...
+
+    @property
+    def leader_address(self) -> str:
+        """Of another manager that leads; empty if none is known."""
+        ...
+
+
+class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
+    """Every stream that an agent opens."""
+
+    def __init__(self, cluster: Cluster, transport: Transport) -> None:
+        self._cluster = cluster
+        self._transport = transport
+
+    async def Connect(
+        self, request_iterator: AsyncIterator[wire.AgentMessage], context: AgentContext
+    ) -> AsyncIterator[wire.ManagerMessage]:
+        """A node's one stream."""
+        hello = await _hello(request_iterator)
+        if hello is None:
+            refusal = wire.Refusal(reason="the first message of an agent must be Hello", final=True)
+            yield wire.ManagerMessage(refusal=refusal)
+            return
+        dispatcher = self._cluster.dispatcher
+        address = self._cluster.leader_address
+        if dispatcher is not None:
+            via = _metadata(context, VIA)
+            async for message in dispatcher.serve(hello, request_iterator, via=via):
+                yield message
+        elif hello.relay and address:
+            async for message in self._relay(address, hello, request_iterator):
+                yield message
+        else:
+            yield wire.ManagerMessage(redirect=wire.Redirect(leader_address=address))
+
+    async def _relay(
+        self, address: str, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage]
+    ) -> AsyncIterator[wire.ManagerMessage]:
+        """Pass everything on: the agent reaches this manager, but not the leader."""
+
+        async def outgoing() -> AsyncIterator[wire.AgentMessage]:
+            yield wire.AgentMessage(hello=hello)
+            async for message in incoming:
+                yield message
+
+        log.info("agent.relayed", node=hello.node, leader=address)
+        channel = self._transport.channel(address)
+        try:
+            stub = agent_link_pb2_grpc.AgentLinkStub(channel)
+            call = stub.Connect(outgoing(), metadata=((VIA, self._cluster.manager_id),))
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            # The agent's stream ends without a Goodbye, as the leader's did: it dials anew.
+            log.info("relay.ended", node=hello.node, code=error.code().name)
+        finally:
+            await channel.close()
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[wire.StreamFrame], context: FrameContext
+    ) -> AsyncIterator[wire.StreamFrame]:
+        """Logs or exec, opened because the leader asked for it."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        dispatcher = self._cluster.dispatcher
+        if dispatcher is not None:
+            attached = dispatcher.attached(first.stream_id)
+            if attached is None:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "nobody waits for this stream any more")
+            else:
+                async for frame in attached.serve(_after(first, request_iterator)):
+                    yield frame
+            return
+        address = self._cluster.leader_address
+        if not address:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "no leader is known")
+        channel = self._transport.channel(address)
+        try:
+            stub = agent_link_pb2_grpc.AgentLinkStub(channel)
+            async for frame in stub.Attach(_after(first, request_iterator)):
+                yield frame
+        finally:
+            await channel.close()
+
+
+async def _hello(incoming: AsyncIterator[wire.AgentMessage]) -> wire.Hello | None:
+    first = await anext(aiter(incoming), None)
+    return first.hello if first is not None and first.HasField("hello") else None
+
+
+async def _after(
+    first: wire.StreamFrame, rest: AsyncIterator[wire.StreamFrame]
+) -> AsyncIterator[wire.StreamFrame]:
+    if first.WhichOneof("kind") is not None:
+        yield first
+    async for frame in rest:
+        yield frame
+
+
+def _metadata(context: AgentContext, key: str) -> str:
+    for found, value in context.invocation_metadata() or ():
+        if found == key:
+            return str(value)
+    return ""

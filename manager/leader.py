@@ -1,0 +1,252 @@
+"""Everything that exists only while this manager leads: it begins by reading the whole store.
+
+All leader-only tasks live in one TaskGroup that ends with the leadership.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from bayplan.v1 import agent_link_pb2 as wire
+from bayplan.v1 import control_pb2 as api
+from manager.cluster_state import ClusterState
+from manager.commit import OPERATIONS_MAX, Committer
+from manager.control_loop import ControlLoop
+from manager.dispatcher.dispatcher import Dispatcher, DispatcherSettings
+from manager.dispatcher.liveness import Liveness
+from manager.election import Term
+from manager.events import EventLog
+from manager.housekeeping import Housekeeping
+from manager.past import Adoption, plan_adoption, renewed_meta
+from manager.pods import deployment_status, pending_of, pod_of
+from manager.store import keys, records
+from manager.store.port import DeleteKey, Operation, Put, Store
+
+log = structlog.get_logger(__name__)
+
+
+class Leadership:
+    """One term: memory, control loop, dispatcher. Made by `begin`, runs until cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        term: Term,
+        state: ClusterState,
+        *,
+        store_id: str,
+        settings: DispatcherSettings,
+        managers: Callable[[], list[str]],
+        wall_s: Callable[[], float],
+    ) -> None:
+        self.term = term
+        self.state = state
+        self.store_id = store_id
+        self.epoch = wire.Epoch(store=store_id, revision=term.epoch.revision)
+        self.events = EventLog(wall_s)
+        self._store = store
+        self._wall_s = wall_s
+        self._resign = asyncio.Event()
+        self.committer = Committer(
+            store, guard=term.guard, epoch=term.epoch.revision, last=state.commit_value
+        )
+        self.loop = ControlLoop(
+            state,
+            store,
+            self.committer,
+            events=self.events,
+            may_command=term.wait_active,
+            wall_s=wall_s,
+            source=settings.manager,
+        )
+        self.dispatcher = Dispatcher(
+            state,
+            epoch=self.epoch,
+            liveness=Liveness(
+                nodes=list(state.nodes),
+                elected_s=asyncio.get_running_loop().time(),
+                heartbeat_s=settings.heartbeat_s,
+            ),
+            events=self.events,
+            settings=settings,
+            write=self._write,
+            mark=self.loop.mark,
+            managers=managers,
+            past=self._hold,
+            wall_s=wall_s,
+        )
+        self.housekeeping = Housekeeping(store, self.events)
+
+    @classmethod
+    async def begin(
+        cls,
+        store: Store,
+        term: Term,
+        *,
+        settings: DispatcherSettings,
+        managers: Callable[[], list[str]],
+        wall_s: Callable[[], float],
+    ) -> Leadership:
+        """Read the store: what is durable is known from here on."""
+        status = await store.status()
+        listing = await store.list(keys.ROOT)
+        state = ClusterState()
+        state.load(listing.items, listing.revision)
+        leadership = cls(
+            store,
+            term,
+            state,
+            store_id=f"{state.meta.incarnation}:{status.cluster_id:x}",
+            settings=settings,
+            managers=managers,
+            wall_s=wall_s,
+        )
+        for item in listing.items:
+            if item.key.startswith(keys.DECISIONS):
+                leadership.events.add_decisions(item.value)
+        log.info(
+            "store.loaded",
+            revision=listing.revision,
+            documents=len(state.resources),
+            nodes=len(state.nodes),
+            pods=sum(map(len, state.placements.values())),
+        )
+        return leadership
+
+    async def run(self) -> None:
+        """Lead until cancelled, or until an operator's decision asks for a fresh start."""
+        try:
+            async with asyncio.TaskGroup() as parts:
+                tasks = [
+                    parts.create_task(
+                        self.loop.run(self.dispatcher, from_revision=self.state.revision + 1), name="loop"
+                    ),
+                    parts.create_task(self.dispatcher.run(), name="dispatcher"),
+                    parts.create_task(self.housekeeping.run(), name="housekeeping"),
+                ]
+                await self._resign.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self.dispatcher.close("this manager does not lead any more")
+
+    async def _write(self, operations: Sequence[Operation]) -> int:
+        await self.term.wait_active()
+        return await self.committer.commit(operations)
+
+    # -- a store from the past -----------------------------------------------------------------
+
+    def _hold(self, reason: str) -> None:
+        if self.loop.held:
+            return
+        self.loop.held = (
+            f"the store is older than what agents remember ({reason}): nothing is started or stopped."
+            " `bay adopt` keeps what runs; `bay admin accept-restore` makes the store right"
+        )
+        self.dispatcher.hold()
+        self.events.add("Alarm", self.loop.held, obj="Cluster/store")
+        log.error("store.from_past", reason=reason)
+
+    async def adopt(self, *, dry_run: bool) -> Adoption:
+        """Write into the store what the agents run. Raises LookupError when the store is not held."""
+        if not self.loop.held:
+            raise LookupError("the store and the agents agree: there is nothing to adopt")
+        adoption = Adoption()
+
+        async def act() -> None:
+            nonlocal adoption
+            visitors = list(self.dispatcher.visitors.values())
+            if not dry_run:
+                for session in visitors:
+                    await self.dispatcher.register(session.hello)
+            adoption = plan_adoption(self.state, visitors, now_ms=int(self._wall_s() * 1000), is_dry=dry_run)
+            if not dry_run:
+                await self._renew(adoption.operations)
+
+        await self.loop.exclusively(act)
+        return adoption
+
+    async def accept_restore(self) -> None:
+        """The store is right. Raises LookupError when it is not held."""
+        if not self.loop.held:
+            raise LookupError("the store and the agents agree: there is nothing to accept")
+
+        async def act() -> None:
+            await self._renew([])
+
+        await self.loop.exclusively(act)
+
+    async def _renew(self, operations: list[Operation]) -> None:
+        """Write, give the store a new incarnation last, and begin anew as whoever is elected."""
+        size = OPERATIONS_MAX - 1
+        for start in range(0, len(operations), size):
+            await self._write(operations[start : start + size])
+        meta = renewed_meta(
+            self.state,
+            self.dispatcher.visitors.values(),
+            store=self.store_id,
+            incarnation=uuid.uuid4().hex[:16],
+        )
+        await self._write([Put(key=keys.META, value=records.encode_meta(meta))])
+        self._resign.set()
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    async def remove_node(self, name: str) -> None:
+        """Forget a node and every placement on it. The caller has checked that it is dead."""
+
+        async def act() -> None:
+            await self.loop.remove_placements_of(name, "its node was removed")
+            intent = keys.node_intent(name)
+            await self._write([DeleteKey(key=keys.node(name)), DeleteKey(key=intent)])
+            self.dispatcher.forget(name)
+            self.state.drop_node(name)
+
+        await self.loop.exclusively(act)
+        self.loop.mark(["*"])
+
+    # -- what users see ------------------------------------------------------------------------
+
+    def notice(self) -> str:
+        """Why answers may be incomplete, or an alarm that everybody should read."""
+        if self.loop.held:
+            return self.loop.held
+        unheard = self._unheard()
+        if unheard:
+            return f"the new leader has not heard of {', '.join(unheard[:5])} yet"
+        return "; ".join((*self.housekeeping.alarms, *self.dispatcher.liveness.alarms))
+
+    def _unheard(self) -> list[str]:
+        states = {name: life.state for name, life in self.dispatcher.liveness.nodes.items()}
+        return self.state.unreported_nodes(states)
+
+    def mark(self) -> api.Mark:
+        """How recent answers of this moment are."""
+        return api.Mark(
+            store=self.store_id,
+            revision=self.state.revision,
+            epoch=self.term.epoch.revision,
+            complete=not self.loop.held and not self._unheard(),
+            notice=self.notice(),
+        )
+
+    def pods_of_workload(self, uid: str) -> list[api.Pod]:
+        """Placed and pending pods of a workload, by slot, newest first."""
+        placed = [
+            pod_of(self.state, self.dispatcher, placement)
+            for placement in self.state.placements.get(uid, {}).values()
+        ]
+        note = self.loop.held or self.loop.quarantined.get(uid) or "waiting to be placed"
+        pending = pending_of(self.state, uid, self.loop.unplaced.get(uid, {}), note)
+        return sorted([*placed, *pending], key=lambda pod: (pod.slot, -pod.incarnation))
+
+    def status_of(self, place: tuple[str, str, str]) -> dict[str, object]:
+        """The status of a document in Kubernetes' shape; empty for those that have none."""
+        entry = self.state.resources[place]
+        if entry.stored.uid not in self.state.workloads:
+            return {}
+        return deployment_status(entry, self.pods_of_workload(entry.stored.uid))

@@ -1,0 +1,235 @@
+"""One manager process: it stands in the election, serves the API, and leads when elected."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+import bayplan
+from bayplan.transport.port import Listener, Transport
+from bayplan.v1 import agent_link_pb2, control_pb2, manager_link_pb2
+from bayplan.v1 import agent_link_pb2 as wire
+from bayplan.v1 import control_pb2 as api
+from bayplan.v1.agent_link_pb2_grpc import add_AgentLinkServicer_to_server
+from bayplan.v1.control_pb2_grpc import add_ControlServicer_to_server
+from bayplan.v1.manager_link_pb2_grpc import add_ManagerLinkServicer_to_server
+from manager.commit import FencedError
+from manager.control_api.calls import Calls
+from manager.control_api.documents import Documents
+from manager.control_api.servicer import ControlServicer
+from manager.dispatcher.agent_link import AgentLinkServicer
+from manager.dispatcher.dispatcher import Dispatcher, DispatcherSettings
+from manager.election import Election, Term
+from manager.follower import Follower, ManagerLinkServicer
+from manager.leader import Leadership
+from manager.members import Members
+from manager.store import records
+from manager.store.meta import ensure_meta
+from manager.store.port import Store, StoreError
+
+log = structlog.get_logger(__name__)
+
+STOP_GRACE_S = 1.0
+_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerSettings:
+    """How a manager is run."""
+
+    id: str
+    listen_host: str
+    listen_port: int
+    advertise: str  # host:port at which agents, users and other managers reach it.
+    default_registry: str = ""
+    credentials: tuple[wire.RegistryCredential, ...] = field(default=(), repr=False)
+
+
+class Manager:
+    """Runs until cancelled; containers do not notice when it ends."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        *,
+        store: Store,
+        transport: Transport,
+        wall_s: Callable[[], float],
+        chance: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._transport = transport
+        self._wall_s = wall_s
+        self._chance = chance
+        self._meta = records.Meta(format_version=1, cluster_id="", incarnation="")
+        self._store_id = ""
+        self._leadership: Leadership | None = None
+        self._election = Election(store, manager_id=settings.id, address=settings.advertise, chance=chance)
+        self._members = Members(store, manager_id=settings.id, address=settings.advertise, chance=chance)
+        self._follower = Follower(
+            self._election,
+            transport,
+            manager_id=settings.id,
+            others=lambda: [each for each in self._members.addresses() if each != settings.advertise],
+        )
+        self._calls = Calls(self, transport)
+        documents = Documents(store, wall_s=wall_s, new_uid=lambda: f"{chance.getrandbits(64):016x}")
+        self._control = ControlServicer(self, self._calls, documents, store)
+        self._agent_link = AgentLinkServicer(self, transport)
+        self._manager_link = ManagerLinkServicer(
+            self._follower,
+            leading=lambda: self._leadership.term.epoch.revision if self._leadership else 0,
+            leader_address=lambda: self.leader_address,
+        )
+
+    # -- who leads -----------------------------------------------------------------------------
+
+    @property
+    def manager_id(self) -> str:
+        """As configured."""
+        return self._settings.id
+
+    @property
+    def cluster_id(self) -> str:
+        """Of the store."""
+        return self._meta.cluster_id
+
+    @property
+    def leadership(self) -> Leadership | None:
+        """While this manager leads and has read the store."""
+        return self._leadership
+
+    @property
+    def dispatcher(self) -> Dispatcher | None:
+        """While this manager leads and has read the store."""
+        return self._leadership.dispatcher if self._leadership is not None else None
+
+    @property
+    def leader_address(self) -> str:
+        """Of another manager that leads; empty if none is known."""
+        leader = self._election.leader
+        return leader.address if leader is not None and leader.id != self._settings.id else ""
+
+    def mark(self, revision: int) -> api.Mark:
+        """For an answer from the store at `revision`."""
+        if self._leadership is not None:
+            mark = self._leadership.mark()
+            mark.revision = max(mark.revision, revision)
+            return mark
+        leader = self._election.leader
+        return api.Mark(
+            store=self._store_id,
+            revision=revision,
+            epoch=leader.create_revision if leader is not None else 0,
+            complete=leader is not None,
+            notice="" if leader is not None else "no leader right now",
+        )
+
+    def managers(self) -> list[api.Manager]:
+        """Every living manager as far as this one knows."""
+        leader = self._election.leader
+        return [
+            api.Manager(
+                id=manager_id,
+                address=entry["address"],
+                version=entry["version"],
+                leader=leader is not None and leader.id == manager_id,
+                state=self._state_of(manager_id),
+                alarms=self._leadership.housekeeping.alarms if self._leadership is not None else (),
+            )
+            for manager_id, entry in sorted(self._members.all().items())
+        ]
+
+    def _state_of(self, manager_id: str) -> str:
+        leader = self._election.leader
+        if leader is None or leader.id != manager_id:
+            return "Standby"
+        if self._leadership is None:
+            return "Leading"
+        if self._leadership.term.is_suspended:
+            return "Suspended"
+        return "Leading" if self._leadership.mark().complete else "Learning"
+
+    async def etcd_version(self) -> str:
+        """Asked of etcd now. Raises StoreError."""
+        return (await self._store.status()).version
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. Raises FormatVersionError, DuplicateManagerError, OSError (port taken)."""
+        await self._learn_store()
+        listener = await self._serve()
+        try:
+            async with asyncio.TaskGroup() as parts:
+                parts.create_task(self._members.run(), name="members")
+                parts.create_task(self._election.run(self._lead), name="election")
+                parts.create_task(self._follower.run(), name="follower")
+        finally:
+            self._manager_link.resign()
+            await self._calls.aclose()
+            await listener.stop(STOP_GRACE_S)
+
+    async def _learn_store(self) -> None:
+        while True:
+            try:
+                self._meta = await ensure_meta(self._store, lambda: f"{self._chance.getrandbits(64):016x}")
+                status = await self._store.status()
+            except StoreError as error:
+                log.warning("store.unavailable", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._store_id = f"{self._meta.incarnation}:{status.cluster_id:x}"
+                return
+
+    async def _serve(self) -> Listener:
+        names = [
+            descriptor.services_by_name[service].full_name
+            for descriptor, service in (
+                (control_pb2.DESCRIPTOR, "Control"),
+                (agent_link_pb2.DESCRIPTOR, "AgentLink"),
+                (manager_link_pb2.DESCRIPTOR, "ManagerLink"),
+            )
+        ]
+        listener = await self._transport.serve(
+            self._settings.listen_host,
+            self._settings.listen_port,
+            [
+                partial(add_ControlServicer_to_server, self._control),
+                partial(add_AgentLinkServicer_to_server, self._agent_link),
+                partial(add_ManagerLinkServicer_to_server, self._manager_link),
+            ],
+            names,
+        )
+        log.info(
+            "manager.serving", manager=self._settings.id, port=listener.port, version=bayplan.__version__
+        )
+        return listener
+
+    async def _lead(self, term: Term) -> None:
+        """One leadership: cancelled when it is lost; a fault gives it up and others go first."""
+        settings = DispatcherSettings(
+            manager=self._settings.id,
+            default_registry=self._settings.default_registry,
+            credentials=self._settings.credentials,
+        )
+        try:
+            await self._learn_store()
+            leadership = await Leadership.begin(
+                self._store, term, settings=settings, managers=self._members.addresses, wall_s=self._wall_s
+            )
+            self._leadership = leadership
+            await leadership.run()
+        except* StoreError as group:
+            # Raised while it read the store, or by what must not go on without it.
+            log.warning("leadership.interrupted", error=str(group.exceptions[0]))
+        except* FencedError as group:
+            log.warning("leadership.fenced", error=str(group.exceptions[0]))
+        finally:
+            self._leadership = None
