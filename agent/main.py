@@ -22,6 +22,7 @@ from agent.host import LinuxHost
 from agent.log_ring import LogRing
 from agent.runtime.docker import DEFAULT_SOCKET, DockerRuntime
 from agent.settings import WITNESS_PORT, AgentSettings
+from bayplan.log import configure_log
 from bayplan.model.names import is_name
 from bayplan.resources.quantity import QuantityError, parse_cpu_millis, parse_memory_bytes
 from bayplan.transport.grpc import GrpcTransport
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (QuantityError, ValueError) as error:
         parser.error(str(error))
     ring = LogRing()
-    _configure_logging(ring)
+    configure_log(ring)
     try:
         asyncio.run(
             _run(settings, docker_socket=_socket(flags.docker_host), boot_id=flags.boot_id, ring=ring)
@@ -160,29 +161,6 @@ def _own_address(manager: str) -> str:
 
 def _socket(docker_host: str) -> str:
     return docker_host.removeprefix("unix://")
-
-
-def _configure_logging(ring: LogRing) -> None:
-    """Text on a terminal, JSON elsewhere; a copy of each line to `ring`."""
-    is_terminal = sys.stdout.isatty()
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
-    )
-    exceptions: list[structlog.typing.Processor] = (
-        [] if is_terminal else [structlog.processors.format_exc_info]
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            ring,
-            *exceptions,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

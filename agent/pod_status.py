@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from agent.next_step import PodDesired, attempt_of
 from agent.pod_memory import Ending, PodMemory
 from agent.runtime.port import Container, ContainerState
-from bayplan.model.states import PodState
 from bayplan.v1 import agent_link_pb2 as pb
 
 LAST_LOG_LINES_MAX_BYTES = 2048

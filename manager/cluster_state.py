@@ -377,7 +377,10 @@ class ClusterState:
             if PodState(status.state).is_terminal and status.uid not in self._ended_s:
                 self._ended_s[status.uid] = now_s
                 self._ended(status, now_s)
-            dirty.add(PodId.parse(status.uid).workload_uid)
+            pod = PodId.parse(status.uid)
+            if status.ready:
+                self.failures.get(pod.workload_uid, {}).pop(pod.slot, None)
+            dirty.add(pod.workload_uid)
         return dirty
 
     def _ended(self, status: wire.PodStatus, now_s: float) -> None:
@@ -427,6 +430,7 @@ class ClusterState:
             requirements={used_one: self.requirements(uid, used_one) for used_one in used},
             pods=pods,
             deleting=entry.stored.deleting,
+            generation=entry.stored.generation,
             failures=dict(self.failures.get(uid, {})),
         )
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
+from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
+from bayplan.model.placements import Want
 from manager.changes_to_records import Batch, batch_of, decisions_value, fold_in
 from manager.cluster_state import ClusterState
 from manager.commit import Committer
 from manager.events import EventLog
-from manager.planning.changes import Plan, RemovePlacement
+from manager.planning.changes import Plan, RemovePlacement, SetWant
 from manager.planning.plan import WorkloadPlan, join, plan_workload
 from manager.planning.view import ClusterView, NodeView
 from manager.store import keys
@@ -33,6 +36,8 @@ SWEEP_S = 60.0
 # Batches of decisions kept in the store.
 DECISIONS_MAX = 500
 _FULL_STORE_RETRY_S = 5.0
+# While replacements are rationed.
+_BUDGET_RETRY_S = 0.2
 
 
 class Nodes(Protocol):
@@ -40,6 +45,14 @@ class Nodes(Protocol):
 
     def node_state(self, name: str) -> tuple[NodeState, str, str]:
         """(state, why, held): `held` says why its pods may not be replaced now, if so."""
+        ...
+
+    def replacement_budget(self, now_s: float) -> int | None:
+        """How many pods of dead nodes may be replaced now; None: any number."""
+        ...
+
+    def replaced(self, pods: int) -> None:
+        """So many were."""
         ...
 
     def sync(self, names: Iterable[str]) -> None:
@@ -52,6 +65,7 @@ class ControlLoop:
 
     Args:
         may_command: returns once the leadership is not suspended.
+        on_dropped: told of a pod whose record goes, while all of it is still known.
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class ControlLoop:
         *,
         events: EventLog,
         may_command: Callable[[], Awaitable[None]],
+        on_dropped: Callable[[PodId], None],
         wall_s: Callable[[], float],
         source: str,
     ) -> None:
@@ -70,6 +85,7 @@ class ControlLoop:
         self._committer = committer
         self._events = events
         self._may_command = may_command
+        self._on_dropped = on_dropped
         self._wall_s = wall_s
         self._source = source
         self._dirty: set[str] = set()
@@ -124,7 +140,7 @@ class ControlLoop:
             self._wake.clear()
             if self._wake_at_s and self._wake_at_s <= loop.time():
                 self._wake_at_s = 0.0
-                self._dirty.update(self.unplaced, self._state.failures)
+                self._dirty.add("*")
             if self.held:
                 continue
             try:
@@ -150,13 +166,12 @@ class ControlLoop:
 
     async def _plan_and_commit(self, dirty: set[str], nodes: Nodes) -> None:
         cluster = self._cluster_view(nodes)
-        plans = [planned for uid in sorted(dirty) if (planned := self._planned(uid, cluster))]
+        plans = self._plans(dirty, cluster, nodes)
         plan = join(plans, cluster)
         for planned in plans:
             self.unplaced.pop(planned.uid, None)
         self._note_unplaced(plan)
-        if plan.wake_at_s and (not self._wake_at_s or plan.wake_at_s < self._wake_at_s):
-            self._wake_at_s = plan.wake_at_s
+        self._wake_by(plan.wake_at_s)
         if plan.changes:
             batch = batch_of(plan.changes, self._state)
             await self._commit(batch)
@@ -170,6 +185,28 @@ class ControlLoop:
             # A committed change may ask for the next one: a removed record for its workload's removal.
             self.mark(uid for uid in dirty if uid in self._state.workloads)
         self.tell_watchers()
+
+    def _plans(self, dirty: Iterable[str], cluster: ClusterView, nodes: Nodes) -> list[WorkloadPlan]:
+        """Plan each; after a mass failure only so many pods of dead nodes a second are replaced."""
+        budget = nodes.replacement_budget(cluster.now_s)
+        plans: list[WorkloadPlan] = []
+        for uid in sorted(dirty):
+            if budget is not None and budget <= 0:
+                cluster = _without_replacing(cluster)
+                self._wake_by(cluster.now_s + _BUDGET_RETRY_S)
+            planned = self._planned(uid, cluster)
+            if planned is None:
+                continue
+            plans.append(planned)
+            lost = sum(isinstance(each, SetWant) and each.want is Want.LOST for each in planned.changes)
+            if lost and budget is not None:
+                budget -= lost
+                nodes.replaced(lost)
+        return plans
+
+    def _wake_by(self, at_s: float) -> None:
+        if at_s and (not self._wake_at_s or at_s < self._wake_at_s):
+            self._wake_at_s = at_s
 
     def _planned(self, uid: str, cluster: ClusterView) -> WorkloadPlan | None:
         try:
@@ -228,6 +265,8 @@ class ControlLoop:
                 pod=str(pod) if pod else None,
                 reason=change.reason,
             )
+        for pod in batch.dropped:
+            self._on_dropped(pod)
         fold_in(batch, state, revision)
 
     def _cluster_view(self, nodes: Nodes) -> ClusterView:
@@ -289,3 +328,13 @@ class ControlLoop:
             async with self._passing:
                 self.mark(self._state.repair(listing))
             self.mark(["*"])
+
+
+def _without_replacing(cluster: ClusterView) -> ClusterView:
+    nodes = {
+        name: replace(node, held=node.held or "replacements are rationed after a mass failure")
+        if node.state is NodeState.DOWN
+        else node
+        for name, node in cluster.nodes.items()
+    }
+    return replace(cluster, nodes=nodes)

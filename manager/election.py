@@ -270,7 +270,8 @@ class Election:
     async def _suspend_when_silent(self, term: Term) -> None:
         while True:
             if term.silence_left_s > 0:
-                await asyncio.sleep(term.silence_left_s)
+                # A timer may fire a rounding error too early; do not spin then.
+                await asyncio.sleep(term.silence_left_s + 0.001)
             else:
                 await self._suspend_until_answered(term)
 

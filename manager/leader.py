@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from bayplan.model.names import PodId
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
 from manager.cluster_state import ClusterState
@@ -60,6 +61,7 @@ class Leadership:
             self.committer,
             events=self.events,
             may_command=term.wait_active,
+            on_dropped=self._remember,
             wall_s=wall_s,
             source=settings.manager,
         )
@@ -233,6 +235,10 @@ class Leadership:
             complete=not self.loop.held and not self._unheard(),
             notice=self.notice(),
         )
+
+    def _remember(self, pod: PodId) -> None:
+        placement = self.state.placements[pod.workload_uid][pod]
+        self.state.remember_attempt(pod_of(self.state, self.dispatcher, placement))
 
     def pods_of_workload(self, uid: str) -> list[api.Pod]:
         """Placed and pending pods of a workload, by slot, newest first."""

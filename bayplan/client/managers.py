@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # A manager that is dead or frozen is noticed by its connection within about 3 s; one that is
 # merely slow (etcd may take 800 ms a write) gets this long before another is asked.
 ATTEMPT_S = 5.0
+# Where no connection comes about with any manager, more patience helps only while they restart.
+UNREACHABLE_S = 3.0
 _PAUSE_MIN_S = 0.05
 _PAUSE_MAX_S = 1.0
 
@@ -103,8 +105,9 @@ class Managers:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout_s + extra_s
+        give_up_early = loop.time() + min(UNREACHABLE_S, self.timeout_s)
         failures: dict[str, str] = {}
-        repeated = False
+        repeated = was_reached = False
         for attempt in range(1_000_000):
             address = self.addresses[self._current]
             left_s = max(deadline - loop.time(), 0.01)
@@ -131,9 +134,12 @@ class Managers:
                         " whether the request was carried out is not known. Look before you repeat it."
                     ) from error
                 repeated = repeated or not (never_sent or refused)
+                was_reached = was_reached or not never_sent
                 self._current = (self._current + 1) % len(self.addresses)
                 pause_s = self._pause_s(attempt)
-                if loop.time() + pause_s >= deadline:
+                if loop.time() + pause_s >= (deadline if was_reached else give_up_early) and (
+                    was_reached or len(failures) == len(self.addresses) or loop.time() + pause_s >= deadline
+                ):
                     raise _unavailable(failures) from error
                 await asyncio.sleep(pause_s)
             else:

@@ -21,8 +21,9 @@ from bayplan.model.placements import Placement, Want
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import PODS_PER_NODE, ClusterState
 from manager.dispatcher.attached import Attached
-from manager.dispatcher.liveness import AskWitnesses, Liveness
+from manager.dispatcher.liveness import Liveness
 from manager.dispatcher.session import NodeSession
+from manager.dispatcher.witnesses import AskWitnesses
 from manager.events import EventLog
 from manager.store import keys, records
 from manager.store.port import Operation, Put
@@ -449,6 +450,14 @@ class Dispatcher:
         if life is None:
             return NodeState.UNKNOWN, "not heard of yet", ""
         return life.state, life.why, life.held
+
+    def replacement_budget(self, now_s: float) -> int | None:
+        """How many pods of dead nodes may be replaced now; None: any number."""
+        return self.liveness.replacement_budget(now_s)
+
+    def replaced(self, pods: int) -> None:
+        """So many were."""
+        self.liveness.replaced(pods)
 
     def _wake(self) -> None:
         self._woken.set()

@@ -19,6 +19,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return wheels.build(tmp_path_factory.mktemp("wheels"))
 
 
+@pytest.fixture(scope="module")
+def python(built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("environment")
+    run([sys.executable, "-m", "venv", str(home)])
+    run([home / "bin/python", "-m", "pip", "install", "--quiet", str(built[1])], timeout_s=200)
+    return home / "bin/python"
+
+
 def packages(wheel: Path) -> set[str]:
     names = {name.partition("/")[0] for name in ZipFile(wheel).namelist()}
     return {name for name in names if not name.endswith(".dist-info")}
@@ -42,13 +50,6 @@ class TestWheels:
 
 
 class TestClientWheelInAFreshEnvironment:
-    @pytest.fixture(scope="class")
-    def python(self, built: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-        home = tmp_path_factory.mktemp("environment")
-        run([sys.executable, "-m", "venv", str(home)])
-        run([home / "bin/python", "-m", "pip", "install", "--quiet", str(built[1])], timeout_s=200)
-        return home / "bin/python"
-
     def test_the_client_can_be_imported(self, python: Path, tmp_path: Path) -> None:
         run([python, "-c", "import bayplan.client"], cwd=tmp_path)
 

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deploy.shell import ROOT
-from tests.e2e.cluster import Cluster
 
 HERE = Path(__file__).parent
 
@@ -21,8 +22,9 @@ def demo(example: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.usefixtures("cluster")
 class TestDemo:
-    def test_runs_through_and_again_on_its_own_cluster(self, cluster: Cluster) -> None:  # noqa: ARG002 - it is up
+    def test_runs_through_and_again_on_its_own_cluster(self) -> None:
         for _ in range(2):
             done = demo(ROOT / "examples/my-app")
 
@@ -31,9 +33,7 @@ class TestDemo:
             assert "Another manager took a write" in done.stdout
             assert "make demo-down" in done.stdout
 
-    def test_ends_with_an_error_at_the_step_that_does_not_see_its_pods(
-        self, cluster: Cluster, tmp_path: Path
-    ) -> None:  # noqa: ARG002 - it is up
+    def test_ends_with_an_error_at_the_step_that_does_not_see_its_pods(self, tmp_path: Path) -> None:
         """The example's manifests with an image whose command is missing."""
         example = tmp_path / "my-app"
         shutil.copytree(ROOT / "examples/my-app", example)

@@ -40,8 +40,9 @@ REQUEST_BYTES_MAX = 1536 * 1024  # etcd's --max-request-bytes
 class _ServerLease:
     id: int
     ttl_s: int
-    expires_s: float
     keys: set[str] = field(default_factory=set)
+    timer: asyncio.TimerHandle | None = None
+    is_overdue: bool = False  # It ran out while the server was frozen.
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class FakeEtcd:
     def resume(self) -> None:
         """Go on: leases that ran out meanwhile end first, then what is stuck is done."""
         self.is_paused = False
-        for lease in list(self._leases.values()):
-            self._expire(lease.id)
+        for lease in [lease for lease in self._leases.values() if lease.is_overdue]:
+            self.revoke(lease.id)
         self._unstick()
 
     def cut(self, client: str) -> None:
@@ -179,10 +180,12 @@ class FakeEtcd:
         self._compacted = snapshot.compacted
         self._history = list(snapshot.history)
         self._keys = {kv.key: kv for kv in snapshot.keys}
+        for lease in self._leases.values():
+            self._stop(lease)
         self._leases = {}
         for lease_id, ttl_s in snapshot.lease_ttls_s:
             held = {kv.key for kv in snapshot.keys if kv.lease == lease_id}
-            self._leases[lease_id] = _ServerLease(lease_id, ttl_s, 0.0, held)
+            self._leases[lease_id] = _ServerLease(lease_id, ttl_s, held)
         self.restart()
 
     def wipe(self) -> None:
@@ -357,7 +360,7 @@ class FakeEtcd:
                 "out of space (NOSPACE); free it with: etcdctl compact, defrag, alarm disarm"
             )
         self._next_lease += 1
-        lease = _ServerLease(self._next_lease, ttl_s, 0.0)
+        lease = _ServerLease(self._next_lease, ttl_s)
         self._leases[lease.id] = lease
         self._renew(lease)
         return lease.id
@@ -374,15 +377,21 @@ class FakeEtcd:
         """End a lease and delete its keys."""
         lease = self._leases.pop(lease_id, None)
         if lease is not None:
+            self._stop(lease)
             self._commit([DeleteKey(key=key) for key in sorted(lease.keys)])
 
     def _renew(self, lease: _ServerLease) -> None:
-        loop = asyncio.get_running_loop()
-        lease.expires_s = loop.time() + lease.ttl_s
-        loop.call_at(lease.expires_s, self._expire, lease.id)
+        self._stop(lease)
+        lease.is_overdue = False
+        lease.timer = asyncio.get_running_loop().call_later(lease.ttl_s, self._expire, lease)
 
-    def _expire(self, lease_id: int) -> None:
-        lease = self._leases.get(lease_id)
-        is_due = lease is not None and asyncio.get_running_loop().time() >= lease.expires_s
-        if is_due and self.is_running and not self.is_paused:
-            self.revoke(lease_id)
+    def _expire(self, lease: _ServerLease) -> None:
+        if self.is_paused:
+            lease.is_overdue = True
+        elif self.is_running:
+            self.revoke(lease.id)
+
+    @staticmethod
+    def _stop(lease: _ServerLease) -> None:
+        if lease.timer is not None:
+            lease.timer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -11,7 +12,14 @@ import pytest
 
 from manager.store.etcd import EtcdStore, check_version
 from manager.store.etcd_members import EtcdTls
-from manager.store.port import DeleteKey, Put, StoreFullError, StoreUnavailableError, StoreVersionError
+from manager.store.port import (
+    DeleteKey,
+    Put,
+    StoreFullError,
+    StoreUnavailableError,
+    StoreVersionError,
+    UnknownOutcomeError,
+)
 from tests.chaos_proxy import ChaosProxy
 from tests.contracts.store import put, put_until_done, take
 from tests.real_etcd import RealEtcd
@@ -156,23 +164,53 @@ class TestFullStore:
         await store.aclose()
 
 
+def openssl(directory: Path, command: str) -> None:
+    subprocess.run(["openssl", *command.split()], cwd=directory, check=True, capture_output=True)
+
+
+def make_authority(directory: Path, name: str) -> None:
+    """`<name>.pem` and `<name>.key`."""
+    openssl(
+        directory, f"req -x509 -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.pem"
+    )
+
+
+def make_certificate(directory: Path, name: str, authority: str) -> None:
+    """For 127.0.0.1, as a server and as a client."""
+    openssl(directory, f"req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr")
+    (directory / "extensions").write_text("subjectAltName=IP:127.0.0.1\n")
+    signer = f"-CA {authority}.pem -CAkey {authority}.key -CAcreateserial"
+    openssl(directory, f"x509 -req -in {name}.csr {signer} -extfile extensions -out {name}.pem")
+
+
 @pytest.mark.etcd
 class TestTls:
     @pytest.fixture
     def tls_etcd(self, tmp_path: Path) -> Iterator[RealEtcd]:
-        etcd = RealEtcd(tmp_path, "--auto-tls", scheme="https")
+        make_authority(tmp_path, "ca")
+        make_authority(tmp_path, "foreign")
+        make_certificate(tmp_path, "server", "ca")
+        make_certificate(tmp_path, "manager", "ca")
+        etcd = RealEtcd(
+            tmp_path,
+            f"--cert-file={tmp_path / 'server.pem'}",
+            f"--key-file={tmp_path / 'server.key'}",
+            f"--trusted-ca-file={tmp_path / 'ca.pem'}",
+            "--client-cert-auth",
+            scheme="https",
+        )
         etcd.start()
         yield etcd
         etcd.kill()
 
-    async def test_it_trusts_the_given_authority_only(self, tls_etcd: RealEtcd, tmp_path: Path) -> None:
-        made_by_etcd = tmp_path / "data/fixtures/client/cert.pem"
-        store = EtcdStore([f"https://{tls_etcd.endpoint}"], EtcdTls(ca=made_by_etcd))
+    async def test_both_sides_prove_who_they_are(self, tls_etcd: RealEtcd, tmp_path: Path) -> None:
+        ca, cert, key = tmp_path / "ca.pem", tmp_path / "manager.pem", tmp_path / "manager.key"
+        store = EtcdStore([f"https://{tls_etcd.endpoint}"], EtcdTls(ca=ca, cert=cert, key=key))
         await put(store, "/x", b"1")
         await store.aclose()
 
-        foreign = Path(__file__).with_name("foreign_ca.pem")
-        store = EtcdStore([tls_etcd.endpoint], EtcdTls(ca=foreign))
-        with pytest.raises(StoreUnavailableError):
-            await store.get("/x")
-        await store.aclose()
+        for tls in (EtcdTls(ca=tmp_path / "foreign.pem", cert=cert, key=key), EtcdTls(ca=ca)):
+            store = EtcdStore([tls_etcd.endpoint], tls)
+            with pytest.raises((StoreUnavailableError, UnknownOutcomeError)):
+                await put(store, "/x", b"2")
+            await store.aclose()

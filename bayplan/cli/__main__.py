@@ -1,0 +1,5 @@
+"""`python -m bayplan.cli` is `bay`."""
+
+from bayplan.cli.main import main
+
+main()

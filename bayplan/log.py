@@ -1,0 +1,28 @@
+"""Logs of the daemons: text on a terminal, JSON elsewhere."""
+
+from __future__ import annotations
+
+import sys
+
+import structlog
+
+
+def configure_log(*extra: structlog.typing.Processor) -> None:
+    """Set up structlog once, at start. `extra` processors see each event before it is rendered."""
+    is_terminal = sys.stdout.isatty()
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *extra,
+            *rendering,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        cache_logger_on_first_use=True,
+    )
