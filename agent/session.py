@@ -120,6 +120,10 @@ class Session:
             except TimeoutError:
                 pass
             await self._converse(dial.address, relay=dial.relay)
+            # Before Python 3.13 a TaskGroup that fails while it is cancelled tells of the failure only.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
 
     async def _converse(self, address: str, *, relay: bool) -> None:
         """One stream, from dialling to its end; the route learns what came of it."""

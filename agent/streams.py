@@ -203,6 +203,10 @@ async def _until_either_ends(*sides: Awaitable[None]) -> None:
         pass
     except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, EngineError) as failed:
         error = failed.exceptions[0]
+    # Before Python 3.13 a TaskGroup that fails while it is cancelled tells of the failure only.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
     if error is not None:
         raise error
 

@@ -73,16 +73,22 @@ def _host_config(spec: ContainerSpec) -> dict[str, Any]:
 def from_inspection(found: Mapping[str, Any]) -> Container:
     """From the answer to `GET /containers/<id>/json`."""
     state = found["State"]
+    shown_state = _STATES.get(state["Status"], ContainerState.EXITED)
+    started_s, finished_s = to_seconds(state["StartedAt"]), to_seconds(state["FinishedAt"])
+    if shown_state is ContainerState.EXITED:
+        # The engine books a start when it hears of it, and an end by when it was: a process of a few
+        # milliseconds would have ended before it started.
+        finished_s = max(finished_s, started_s)
     return Container(
         id=found["Id"],
         name=found["Name"].removeprefix("/"),
         labels=found["Config"]["Labels"] or {},
-        state=_STATES.get(state["Status"], ContainerState.EXITED),
+        state=shown_state,
         image=found["Config"]["Image"],
         image_id=found["Image"],
         created_s=to_seconds(found["Created"]),
-        started_s=to_seconds(state["StartedAt"]),
-        finished_s=to_seconds(state["FinishedAt"]),
+        started_s=started_s,
+        finished_s=finished_s,
         exit_code=state["ExitCode"],
         oom_killed=state["OOMKilled"],
         error=state["Error"],

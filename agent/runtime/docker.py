@@ -138,6 +138,8 @@ class DockerRuntime:
                 return await self._existing(spec.name, labels)
             if error.status == 404:
                 raise ImageError(str(error)) from error
+            if error.status >= 500:
+                raise  # A full disk, say: not the spec's fault.
             raise CreateError(str(error)) from error
         return await self._inspect(created["Id"])
 

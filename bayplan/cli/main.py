@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,11 @@ from bayplan.cli.app import app
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Ends the process with the exit codes of bayplan.cli.run."""
+    if "_BAY_COMPLETE" in os.environ:
+        # Typer does this itself only where it adds its own --install-completion.
+        from typer._completion_classes import completion_init  # has no public name
+
+        completion_init()
     app(_managers_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="bay")
 
 

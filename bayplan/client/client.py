@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -133,13 +134,15 @@ class Client:
     ) -> AsyncGenerator[DocumentsChange, None]:
         """What there is, then each change. After a break it begins anew, with `initial` set."""
         request = control.ListRequest(kind=kind, namespace=namespace, selector=selector or {})
-        async for message in self._watch(lambda stub: stub.Watch, request, first_within_s=ATTEMPT_S):
-            yield DocumentsChange(
-                mark=wire.from_mark(message.mark),
-                initial=message.initial,
-                documents=wire.from_documents(message.documents),
-                deleted=wire.from_documents(message.deleted),
-            )
+        stream = self._watch(lambda stub: stub.Watch, request, first_within_s=ATTEMPT_S)
+        async with aclosing(stream):
+            async for message in stream:
+                yield DocumentsChange(
+                    mark=wire.from_mark(message.mark),
+                    initial=message.initial,
+                    documents=wire.from_documents(message.documents),
+                    deleted=wire.from_documents(message.deleted),
+                )
 
     async def delete(
         self, kind: str, name: str, *, namespace: str = "default", expected_version: int = 0
@@ -243,13 +246,15 @@ class Client:
             node=node,
             selector=selector,
         )
-        async for message in self._watch(lambda stub: stub.WatchPods, request, first_within_s=ATTEMPT_S):
-            yield PodsChange(
-                mark=wire.from_mark(message.mark),
-                initial=message.initial,
-                pods=wire.from_pods(message.pods),
-                deleted=tuple(message.deleted),
-            )
+        stream = self._watch(lambda stub: stub.WatchPods, request, first_within_s=ATTEMPT_S)
+        async with aclosing(stream):
+            async for message in stream:
+                yield PodsChange(
+                    mark=wire.from_mark(message.mark),
+                    initial=message.initial,
+                    pods=wire.from_pods(message.pods),
+                    deleted=tuple(message.deleted),
+                )
 
     async def why(self, pod: str, *, namespace: str = "default") -> Explanation:
         """Why a pod is here, pending, or replaced. Raises: NotFoundError."""
@@ -300,11 +305,13 @@ class Client:
         request = control.LogsRequest(
             namespace="" if node else namespace, pod=pod, node=node, options=options
         )
-        async for chunk in self._managers.stream(lambda stub: stub.Logs, request, first_within_s=None):
-            if chunk.stdout:
-                yield Output(data=chunk.stdout)
-            if chunk.stderr:
-                yield Output(data=chunk.stderr, is_stderr=True)
+        stream = self._managers.stream(lambda stub: stub.Logs, request, first_within_s=None)
+        async with aclosing(stream):
+            async for chunk in stream:
+                if chunk.stdout:
+                    yield Output(data=chunk.stdout)
+                if chunk.stderr:
+                    yield Output(data=chunk.stderr, is_stderr=True)
 
     def exec(
         self,
@@ -400,9 +407,11 @@ class Client:
     ) -> AsyncGenerator[Event, None]:
         """Events as they happen, from `since_ms` on. After a break some may come twice."""
         request = control.ListEventsRequest(namespace=namespace, object=object, since_ms=since_ms)
-        async for message in self._watch(lambda stub: stub.WatchEvents, request, first_within_s=None):
-            request.since_ms = max(request.since_ms, message.at_ms)
-            yield wire.from_event(message)
+        stream = self._watch(lambda stub: stub.WatchEvents, request, first_within_s=None)
+        async with aclosing(stream):
+            async for message in stream:
+                request.since_ms = max(request.since_ms, message.at_ms)
+                yield wire.from_event(message)
 
     # The control plane
 
@@ -445,14 +454,14 @@ class Client:
     ) -> AsyncGenerator[_Reply, None]:
         """A stream that is opened again whenever it ends; raises once nobody serves it any more."""
         while True:
-            stream = self._managers.stream(method, request, first_within_s=first_within_s)
-            try:
-                async for message in stream:
-                    yield message
-            except StreamBrokenError:
-                pass  # Usually the leader changed.
-            finally:
-                await stream.aclose()
+            async with aclosing(
+                self._managers.stream(method, request, first_within_s=first_within_s)
+            ) as stream:
+                try:
+                    async for message in stream:
+                        yield message
+                except StreamBrokenError:
+                    pass  # Usually the leader changed.
             await asyncio.sleep(_REOPEN_PAUSE_S)
 
 

@@ -137,9 +137,8 @@ class Managers:
                 was_reached = was_reached or not never_sent
                 self._current = (self._current + 1) % len(self.addresses)
                 pause_s = self._pause_s(attempt)
-                if loop.time() + pause_s >= (deadline if was_reached else give_up_early) and (
-                    was_reached or len(failures) == len(self.addresses) or loop.time() + pause_s >= deadline
-                ):
+                unreachable = not was_reached and len(failures) == len(self.addresses)
+                if loop.time() + pause_s >= (give_up_early if unreachable else deadline):
                     raise _unavailable(failures) from error
                 await asyncio.sleep(pause_s)
             else:

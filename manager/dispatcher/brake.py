@@ -46,6 +46,7 @@ class Brake:
         Args:
             troubled_s: since when each node is silent that is suspect or down now.
             nodes: how many there are in all.
+            now_s: the time of this judgement.
         """
         if self._pulled_s is None:
             self._end_slow_phase(troubled_s, now_s)

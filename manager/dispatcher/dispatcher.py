@@ -121,9 +121,10 @@ class Dispatcher:
             async for message in session.outgoing():
                 yield message
         finally:
+            # Before anything is awaited: gRPC cancels the handler of a dead peer at its next await.
+            self._closed(session, goodbye=None)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-            self._closed(session, goodbye=None)
 
     def _open(self, hello: wire.Hello, via: str) -> NodeSession:
         now_s = asyncio.get_running_loop().time()

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bayplan.model.nodes import NodeState
-from manager.dispatcher.brake import Brake
+from manager.dispatcher.brake import COUNTS_AFTER_S, Brake
 from manager.dispatcher.witnesses import AskWitnesses, Inquiry, WitnessBook
 
 HEARTBEATS_MISSED = 2
@@ -79,6 +79,7 @@ class Liveness:
         self._troubled_s: dict[str, float] = {}  # Suspect or down: silent since when.
         self._alarm_agents = ""
         self._called_s = elected_s
+        self._inquired: dict[int, NodeLife] = {}  # By request.
         # Not from 1: an answer meant for the leader before us should not fit a question of ours.
         self._request = int(elected_s * 1_000_000)
 
@@ -119,16 +120,18 @@ class Liveness:
     def witness_result(self, *, request: int, witness: str, alive: bool, now_s: float) -> None:
         """An answer to `AskWitnesses`. `alive`: the host answered or refused."""
         self._notice_pause(now_s)
-        for name in self._away:
-            life = self.nodes[name]
-            if life.inquiry and life.inquiry.request == request and life.inquiry.knows(witness):
-                if alive:
-                    # Agents list only ports that answer; a refusal is a sign of life all the same.
-                    self._book.note(witness, name, now_s)
-                    self._reached(life, witness, now_s)
-                else:
-                    life.inquiry.refuse(witness)
-                return
+        life = self._inquired.get(request)
+        if life is None or life.inquiry is None or not life.inquiry.knows(witness):
+            return
+        if not alive:
+            life.inquiry.refuse(witness)
+            return
+        # Agents list only ports that answer, but a refusal is a sign of life as well.
+        self._book.note(witness, life.name, now_s)
+        life.inquiry.answer()
+        if life.state is not NodeState.AGENT_LOST:
+            why = f"its host answers {witness}, but its agent is silent: its pods run on"
+            self._become(life, NodeState.AGENT_LOST, why, now_s)
 
     def declared_lost(self, node: str, now_s: float) -> None:
         """An operator swears that the host is dead. Void while its agent is heard. Idempotent."""
@@ -142,7 +145,9 @@ class Liveness:
 
     def removed(self, node: str) -> None:
         """It is no node of the cluster any more."""
-        self.nodes.pop(node, None)
+        life = self.nodes.pop(node, None)
+        if life:
+            self._drop_inquiry(life)
         self._heard.pop(node, None)
         self._away.pop(node, None)
         self._troubled_s.pop(node, None)
@@ -200,9 +205,7 @@ class Liveness:
                     # A little early, so that the answers are there when the grace ends.
                     self._ask(life, now_s, questions)
                 if now_s >= self._judged_from_s:
-                    inquiry = life.inquiry
                     self._become(life, NodeState.SUSPECT, "not heard of since the election", now_s)
-                    life.inquiry = inquiry
                     self._judge_suspect(life, now_s, questions)
             case NodeState.RESTARTING:
                 if now_s >= life.since_s + RESTART_S:
@@ -225,6 +228,9 @@ class Liveness:
             if silence_s >= SILENCE_S - _ROUNDING_S and self._is_fresh(life, inquiry):
                 count = len(inquiry.refused)
                 witnesses = "1 witness" if count == 1 else f"{count} witnesses"
+                if life.state is NodeState.AGENT_LOST:
+                    # Its host answered until just now: for the brake it falls silent today.
+                    life.quiet_since_s = now_s - COUNTS_AFTER_S
                 self._become(life, NodeState.DOWN, f"{heard}, {witnesses} cannot reach it", now_s)
         elif life.state is NodeState.SUSPECT and now_s >= self._alone_s(life):
             self._become(life, NodeState.DOWN, f"{heard}, nobody can testify", now_s)
@@ -233,8 +239,10 @@ class Liveness:
         """Begin a round, go on with it, or begin another if it led to nothing."""
         valid = self._book.valid(life.name, now_s, self._is_ready)
         if life.inquiry is None or now_s >= self._next_round_s(life, life.inquiry):
+            self._drop_inquiry(life)
             self._request += 1
             life.inquiry = Inquiry(self._request, now_s)
+            self._inquired[self._request] = life
         chosen = life.inquiry.choose(valid, now_s)
         if chosen:
             question = AskWitnesses(request=life.inquiry.request, node=life.name, witnesses=chosen)
@@ -261,15 +269,6 @@ class Liveness:
         # Thousands of agents may need more than the grace to come back after an election.
         quiet_since_s = life.quiet_since_s if life.was_heard else self._judged_from_s
         return quiet_since_s + alone_s - _ROUNDING_S
-
-    def _reached(self, life: NodeLife, witness: str, now_s: float) -> None:
-        why = f"its host answers {witness}, its agent does not answer us: its pods run on"
-        if life.state in (NodeState.SUSPECT, NodeState.UNKNOWN):
-            inquiry = life.inquiry
-            self._become(life, NodeState.AGENT_LOST, why, now_s)
-            life.inquiry = inquiry
-        elif life.state is NodeState.AGENT_LOST:
-            life.why = why
 
     def _times(self, life: NodeLife) -> Iterable[float]:
         """When something about a node that is away may change by itself."""
@@ -337,7 +336,8 @@ class Liveness:
 
     def _become(self, life: NodeLife, state: NodeState, why: str, now_s: float) -> None:
         life.state, life.why, life.since_s = state, why, now_s
-        life.inquiry = None
+        if state not in (NodeState.SUSPECT, NodeState.AGENT_LOST):
+            self._drop_inquiry(life)
         for names in (self._heard, self._away):
             names.pop(life.name, None)
         if state is NodeState.READY:
@@ -347,12 +347,15 @@ class Liveness:
         elif state in _AWAY:
             self._away[life.name] = None
         if state in (NodeState.SUSPECT, NodeState.DOWN):
-            # An absent node counts from the day it is missed, not from an election long ago.
-            quiet_since_s = life.quiet_since_s if life.was_heard else now_s
-            self._troubled_s.setdefault(life.name, quiet_since_s)
+            self._troubled_s.setdefault(life.name, life.quiet_since_s)
         else:
             self._troubled_s.pop(life.name, None)
             life.held = ""
+
+    def _drop_inquiry(self, life: NodeLife) -> None:
+        if life.inquiry:
+            del self._inquired[life.inquiry.request]
+            life.inquiry = None
 
     def _notice_pause(self, now_s: float) -> None:
         """What we did not hear while we were stopped ourselves is no silence of theirs."""

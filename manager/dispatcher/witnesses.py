@@ -55,6 +55,7 @@ class Inquiry:
     request: int
     started_s: float
     refused: list[str] = field(default_factory=list)  # Who could not reach it.
+    is_answered: bool = False  # Somebody reached it: the others' word is void.
     _asked: set[str] = field(default_factory=set)
     _pending_s: dict[str, float] = field(default_factory=dict)  # Whose answer may still come, asked when.
 
@@ -70,6 +71,8 @@ class Inquiry:
     def choose(self, valid: Iterable[str], now_s: float) -> tuple[str, ...]:
         """Drop who is late, and pick others in their place."""
         self._pending_s = {one: at_s for one, at_s in self._pending_s.items() if now_s < at_s + ANSWER_S}
+        if self.is_answered:
+            return ()
         missing = WITNESSES_MAX - len(self.refused) - len(self._pending_s)
         chosen = tuple(witness for witness in valid if witness not in self._asked)[: max(0, missing)]
         self._asked.update(chosen)
@@ -78,6 +81,12 @@ class Inquiry:
 
     def knows(self, witness: str) -> bool:
         return witness in self._asked
+
+    def answer(self) -> None:
+        """Somebody reaches the node."""
+        self.is_answered = True
+        self.refused.clear()
+        self._pending_s.clear()
 
     def refuse(self, witness: str) -> None:
         """`witness` cannot reach the node. Too late, it counts as nothing."""

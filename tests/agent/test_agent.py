@@ -164,9 +164,7 @@ class TestFailures:
             await until(lambda: world.containers(), within_s=15)
             await until(lambda: world.manager.statuses["u1.0.1"].containers[0].restarts == 1)
             conditions = [
-                report.condition
-                for report in world.manager.of_kind("status")
-                if report.HasField("condition")
+                report.condition for report in world.manager.of_kind("status") if report.HasField("condition")
             ]
             await asyncio.sleep(2)
             assert conditions[-1].engine_ok

@@ -42,7 +42,11 @@ class Answers(control_grpc.ControlServicer, link_grpc.AgentLinkServicer):
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     listener: Listener | None = None
 
-    async def Version(self, request: control.VersionRequest, context: Any) -> control.VersionReply:
+    async def Version(  # noqa: N802 - the proto's name
+        self,
+        request: control.VersionRequest,  # noqa: ARG002 - empty
+        context: Any,
+    ) -> control.VersionReply:
         metadata = {pair[0]: pair[1] for pair in context.invocation_metadata()}
         self.seen.append(metadata.get("mark", ""))
         if metadata.get("mark") == "slow":
@@ -55,20 +59,24 @@ class Answers(control_grpc.ControlServicer, link_grpc.AgentLinkServicer):
         context.set_trailing_metadata((("later", "yes"),))
         return control.VersionReply(version="1", manager=context.peer()[:4])
 
-    async def Get(self, request: control.GetRequest, context: Any) -> control.GetReply:
+    async def Get(  # noqa: N802 - the proto's name
+        self, request: control.GetRequest, context: Any
+    ) -> control.GetReply:
         if request.name == "bug":
             raise ValueError("a bug")
         await context.abort(grpc.StatusCode.NOT_FOUND, f"no {request.name}", (("why-bin", b"\x00"),))
         raise AssertionError("abort raises")
 
-    async def WatchEvents(
-        self, request: control.ListEventsRequest, context: Any
+    async def WatchEvents(  # noqa: N802 - the proto's name
+        self,
+        request: control.ListEventsRequest,  # noqa: ARG002 - everything
+        context: Any,
     ) -> AsyncIterator[control.Event]:
         for count in range(3):
             yield control.Event(count=count)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "leader changed")
 
-    async def Connect(
+    async def Connect(  # noqa: N802 - the proto's name
         self, requests: AsyncIterator[link.AgentMessage], context: Any
     ) -> AsyncIterator[link.ManagerMessage]:
         context.add_done_callback(lambda _: self.seen.append("done"))
@@ -83,6 +91,11 @@ class Answers(control_grpc.ControlServicer, link_grpc.AgentLinkServicer):
         finally:
             self.seen.append("left")
             self.ended.set()
+
+
+def answering() -> Answers:
+    """A servicer that leaves most methods unwritten: what a call of them becomes is part of the contract."""
+    return Answers()  # type: ignore[abstract]
 
 
 def heartbeat(sequence: int) -> link.AgentMessage:
@@ -114,7 +127,7 @@ class TransportContract:
 
     @pytest.fixture
     def answers(self) -> Answers:
-        return Answers()
+        return answering()
 
     @pytest.fixture
     async def channel(self, ends: Ends, answers: Answers) -> AsyncIterator[grpc.aio.Channel]:
@@ -187,7 +200,7 @@ class TransportContract:
         self, channel: grpc.aio.Channel
     ) -> None:
         counts = []
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:  # noqa: PT012 - it raises at the end
             async for event in control_grpc.ControlStub(channel).WatchEvents(control.ListEventsRequest()):
                 counts.append(event.count)  # noqa: PERF401 - it raises at the end
 

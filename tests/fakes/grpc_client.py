@@ -1,4 +1,4 @@
-"""The calling half of the fake network: channels and calls that generated stubs can use.
+"""The calling half of the fake network: calls that generated stubs can make.
 
 Copies grpc.aio's manners: `await` or `async for` or `read`; an iterator of requests or `write`;
 a cancelled call raises CancelledError; a failed one raises AioRpcError, after all that arrived before.
@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
-from tests.fakes.grpc_server import as_metadata
 from tests.fakes.wire import (
     CONNECT_TIMEOUT_S,
     Accepted,
@@ -33,96 +31,9 @@ from tests.fakes.wire import (
 if TYPE_CHECKING:
     from tests.fakes.network import FakeTransport
 
-_RETRY_S: Final = 0.1  # As bayplan/transport/grpc.py begins.
+RETRY_S: Final = 0.1  # As bayplan/transport/grpc.py begins.
 _CANCELLED = Status(grpc.StatusCode.CANCELLED, "Locally cancelled by application!")
 _DEADLINE = Status(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-
-
-class FakeChannel(grpc.aio.Channel):
-    """Calls from one process to one address. Each call finds its own way, there is no connection to share."""
-
-    def __init__(self, transport: FakeTransport, address: str) -> None:
-        self._transport = transport
-        self._address = address
-        self._calls: dict[FakeCall, None] = {}
-        self._closed = False
-
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._callable(_UnaryResponse, method, *args, **kwargs)
-
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._callable(_StreamResponse, method, *args, **kwargs)
-
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._callable(_StreamUnary, method, *args, **kwargs)
-
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._callable(_StreamStream, method, *args, **kwargs)
-
-    def _callable(
-        self,
-        kind: type[FakeCall],
-        method: str,
-        request_serializer: Callable[[Any], bytes],
-        response_deserializer: Callable[[bytes], Any],
-        _registered_method: bool = False,  # noqa: FBT001, FBT002 - generated code passes it
-    ) -> Callable[..., FakeCall]:
-        def call(
-            request: Any = None,
-            *,
-            timeout: float | None = None,
-            metadata: Any = None,
-            wait_for_ready: bool | None = None,
-        ) -> FakeCall:
-            if self._closed:
-                raise grpc.aio.UsageError("Channel is closed.")
-            made = kind(
-                self._transport,
-                self._address,
-                method,
-                request,
-                request_serializer=request_serializer,
-                response_deserializer=response_deserializer,
-                timeout_s=timeout,
-                metadata=as_metadata(metadata),
-                wait_for_ready=bool(wait_for_ready),
-            )
-            self._calls[made] = None
-            made.add_done_callback(lambda done: self._calls.pop(done, None))
-            return made
-
-        return call
-
-    async def close(self, grace: float | None = None) -> None:
-        self._closed = True
-        if self._calls and grace:
-            await asyncio.wait([asyncio.ensure_future(call.code()) for call in self._calls], timeout=grace)
-        for call in list(self._calls):
-            call.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def channel_ready(self) -> None:
-        host, _, port = self._address.rpartition(":")
-        network = self._transport.network
-        # Readiness has too many causes for one event to wait for.
-        while network.is_blocked(self._transport.host, host) or not network.listens(host, int(port)):  # noqa: ASYNC110
-            await asyncio.sleep(_RETRY_S)
-
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002
-        raise NotImplementedError("await a call instead")
-
-    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        raise NotImplementedError("await a call instead")
 
 
 class FakeCall:
@@ -232,7 +143,7 @@ class FakeCall:
     def _not_connected(self, details: str) -> None:
         self._leave()
         if self._wait_for_ready and not self._transport.is_killed:
-            self._timers.append(self._loop.call_later(_RETRY_S, self._connect))
+            self._timers.append(self._loop.call_later(RETRY_S, self._connect))
         else:
             self._end_in_order(Status(grpc.StatusCode.UNAVAILABLE, details))
 
@@ -371,7 +282,7 @@ class FakeCall:
             self.cancel()
 
 
-class _UnaryResponse(FakeCall):
+class UnaryResponseCall(FakeCall):
     _response: Any = None
 
     def __await__(self) -> Generator[Any, None, Any]:
@@ -389,7 +300,7 @@ class _UnaryResponse(FakeCall):
         return self._response
 
 
-class _StreamResponse(FakeCall):
+class StreamResponseCall(FakeCall):
     _iterator: AsyncIterator[Any] | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -409,7 +320,7 @@ class _StreamResponse(FakeCall):
         return response
 
 
-class _StreamRequest(FakeCall):
+class StreamRequestCall(FakeCall):
     request_streams = True
 
     async def write(self, request: Any) -> None:
@@ -425,11 +336,11 @@ class _StreamRequest(FakeCall):
             raise grpc.aio.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
 
 
-class _StreamUnary(_StreamRequest, _UnaryResponse):
+class StreamUnaryCall(StreamRequestCall, UnaryResponseCall):
     pass
 
 
-class _StreamStream(_StreamRequest, _StreamResponse):
+class StreamStreamCall(StreamRequestCall, StreamResponseCall):
     pass
 
 

@@ -26,7 +26,7 @@ from grpc_health.v1._async import HealthServicer
 
 from bayplan.transport.grpc import add_standard_services
 from bayplan.transport.port import Contact, Listener, Register
-from tests.fakes.grpc_client import FakeChannel
+from tests.fakes.grpc_channel import FakeChannel
 from tests.fakes.grpc_server import FakeServer
 from tests.fakes.wire import Open, Wire
 

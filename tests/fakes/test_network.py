@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -13,7 +14,7 @@ from bayplan.transport.port import Contact
 from bayplan.v1 import agent_link_pb2_grpc as link_grpc
 from bayplan.v1 import control_pb2 as control
 from bayplan.v1 import control_pb2_grpc as control_grpc
-from tests.contracts.transport import LINK, Answers, Ends, TransportContract, heartbeat, served
+from tests.contracts.transport import LINK, Answers, Ends, TransportContract, answering, heartbeat, served
 from tests.fakes.network import FakeNetwork, FakeTransport
 
 pytestmark = pytest.mark.virtual_time
@@ -35,9 +36,9 @@ class Talk:
     b: FakeTransport
     channel: grpc.aio.Channel
     answers: Answers
-    call: grpc.aio.StreamStreamCall  # type: ignore[type-arg]
+    call: Any
 
-    async def error(self) -> tuple[grpc.StatusCode, float]:
+    async def error(self) -> Any:
         """How the stream fails for the client, and when."""
         started_s = asyncio.get_running_loop().time()
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -54,7 +55,7 @@ class Talk:
 async def talk() -> AsyncIterator[Talk]:
     network = FakeNetwork()
     a, b = FakeTransport(network, "a"), FakeTransport(network, "b")
-    answers = Answers()
+    answers = answering()
     async with served(Ends(a, b, "b"), answers) as channel:
         call = link_grpc.AgentLinkStub(channel).Connect()
         await call.write(heartbeat(1))
@@ -108,7 +109,7 @@ class TestKilledProcess:
         talk.network.revive("b")
         again = FakeTransport(talk.network, "b")
 
-        async with served(Ends(talk.a, again, "b"), Answers()) as channel:
+        async with served(Ends(talk.a, again, "b"), answering()) as channel:
             reply = await control_grpc.ControlStub(channel).Version(control.VersionRequest())
 
         assert reply.version == "1"
@@ -192,7 +193,7 @@ async def test_a_slow_reader_holds_its_writer_back(talk: Talk) -> None:
     big = heartbeat(2)
     big.heartbeat.witnessed.append("x" * 1000)
     written = 0
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # noqa: PT012 - it raises at the end
         async with asyncio.timeout(5):
             while True:
                 await talk.call.write(big)
@@ -208,7 +209,7 @@ async def test_requests_of_a_stream_may_have_one_answer() -> None:
     async def total(requests: AsyncIterator[bytes], _context: object) -> bytes:
         return b"+".join([request async for request in requests])
 
-    handler = grpc.stream_unary_rpc_method_handler(total, bytes, bytes)  # type: ignore[arg-type]
+    handler = grpc.stream_unary_rpc_method_handler(total, bytes, bytes)
 
     def register(server: grpc.aio.Server) -> None:
         server.add_registered_method_handlers("test.Sum", {"Total": handler})
@@ -228,7 +229,7 @@ async def test_requests_of_a_stream_may_have_one_answer() -> None:
 async def test_thousand_streams_are_cheap() -> None:
     network = FakeNetwork()
     b = FakeTransport(network, "b")
-    answers = Answers()
+    answers = answering()
     listener = await b.serve("b", 0, [partial(link_grpc.add_AgentLinkServicer_to_server, answers)], [LINK])
 
     async def beat(number: int) -> int:

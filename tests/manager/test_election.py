@@ -13,6 +13,7 @@ from manager.store import keys, records
 from manager.store.meta import FormatVersionError
 from manager.store.port import Put
 from tests.fakes.store import FakeEtcd, FakeStore
+from tests.virtual_time import VirtualTimeLoop
 
 pytestmark = pytest.mark.virtual_time
 
@@ -189,6 +190,18 @@ class TestLosing:
             new = leader_of(managers)
             assert new.terms[0].epoch.revision > term.epoch.revision
             assert await new.writes()
+
+    async def test_a_process_that_was_paused_does_not_command_when_it_wakes(self, server: FakeEtcd) -> None:
+        """Nothing but the clock could tell it so far."""
+        manager = Manager(server, "m1")
+        async with running(manager):
+            await until(lambda: manager.commands, within_s=1)
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualTimeLoop)
+
+            loop._now_s += 10
+
+            assert not manager.commands
 
     async def test_never_two_command_at_once(self, server: FakeEtcd, managers: list[Manager]) -> None:
         """The leader is cut off again and again, for random times."""

@@ -1,5 +1,6 @@
 """A manager's API over plain lists, to see what clients make of its answers."""
 
+# ruff: noqa: N802 - the methods bear the wire's names
 from __future__ import annotations
 
 import asyncio

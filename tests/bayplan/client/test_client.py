@@ -235,7 +235,7 @@ class TestWatches:
             await anext(stream)
         await asyncio.sleep(1)
 
-        assert cluster.network.open_calls() == 0
+        assert cluster.network.open_calls == 0
 
 
 class TestValues:

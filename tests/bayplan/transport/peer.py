@@ -9,12 +9,12 @@ import grpc.aio
 
 from bayplan.transport.grpc import GrpcTransport
 from bayplan.v1 import agent_link_pb2_grpc as link_grpc
-from tests.contracts.transport import Answers, Ends, heartbeat, served
+from tests.contracts.transport import Ends, answering, heartbeat, served
 
 
 async def serve() -> None:
     transport = GrpcTransport()
-    answers = Answers()
+    answers = answering()
     async with served(Ends(transport, transport, "127.0.0.1"), answers):
         assert answers.listener
         print(answers.listener.port, flush=True)  # noqa: T201 - read by the test

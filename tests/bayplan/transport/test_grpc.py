@@ -17,7 +17,16 @@ from bayplan.transport.port import Contact
 from bayplan.v1 import agent_link_pb2_grpc as link_grpc
 from bayplan.v1 import control_pb2 as control
 from bayplan.v1 import control_pb2_grpc as control_grpc
-from tests.contracts.transport import CONTROL, LINK, Answers, Ends, TransportContract, heartbeat, served
+from tests.contracts.transport import (
+    CONTROL,
+    LINK,
+    Answers,
+    Ends,
+    TransportContract,
+    answering,
+    heartbeat,
+    served,
+)
 
 # The keepalive needs 3 s at most; a busy machine gets a little more.
 NOTICED_S = 3.5
@@ -102,7 +111,7 @@ class TestFrozenPeer:
                 assert elapsed_s(frozen_s) < NOTICED_S
 
     async def test_a_server_notices_and_the_thawed_client_is_told(self, ends: Ends) -> None:
-        answers = Answers()
+        answers = answering()
         async with served(ends, answers):
             assert answers.listener
             async with process("call", f"127.0.0.1:{answers.listener.port}") as peer:
@@ -135,10 +144,11 @@ class TestKilledPeer:
 
                 assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
                 assert elapsed_s(killed_s) < 0.5
+            await peer.wait()  # A dying process closes its sockets one after the other.
             assert await transport.contact("127.0.0.1", port, timeout_s=1) is Contact.REFUSED
 
     async def test_a_server_sees_a_polite_end_at_once(self, ends: Ends) -> None:
-        answers = Answers()
+        answers = answering()
         async with served(ends, answers):
             assert answers.listener
             async with process("call", f"127.0.0.1:{answers.listener.port}") as peer:
@@ -153,7 +163,7 @@ class TestKilledPeer:
 
     async def test_an_idle_stream_lives_on(self, ends: Ends) -> None:
         """The server bears pings that are closer together than gRPC permits by default."""
-        answers = Answers()
+        answers = answering()
         async with served(ends, answers) as channel:
             call = link_grpc.AgentLinkStub(channel).Connect()
             await call.write(heartbeat(1))

@@ -1,0 +1,61 @@
+"""`bay` as users run it: a process of its own, against a manager's API on a loopback port."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from bayplan.transport.grpc import GrpcTransport
+from tests.bayplan.client.fake_control import FakeControl, served
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Bay:
+    """Runs commands against `control`."""
+
+    control: FakeControl
+    address: str
+
+    async def __call__(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ended:
+        process = await self.start(*words, env=env)
+        out, err = await process.communicate(stdin.encode())
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode())
+
+    async def start(self, *words: str, env: dict[str, str] | None = None) -> asyncio.subprocess.Process:
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("BAYPLAN_", "_BAY"))
+        }
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "bayplan.cli",
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=inherited | {"BAYPLAN_MANAGERS": self.address} | (env or {}),
+        )
+
+
+@pytest.fixture
+async def bay() -> AsyncIterator[Bay]:
+    control = FakeControl()
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(served(control, GrpcTransport(), "127.0.0.1"))
+        yield Bay(control, address)

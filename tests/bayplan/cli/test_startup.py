@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+
+from bayplan.cli import kinds
+from bayplan.resources.kinds import KINDS
+from tests.bayplan.cli.conftest import Bay
+from tests.bayplan.client.fake_control import deployment, document, pod
+
+HEAVY = {"grpc", "google", "pydantic", "numpy", "yaml", "rich", "structlog", "aiohttp"}
+# Typer needs it to read any argument; it takes 25 ms, our own models would take more.
+TYPERS_OWN = {"pydantic"}
+
+
+def imported_by(*words: str) -> set[str]:
+    """Top-level packages that `bay words` imports."""
+    program = (
+        "import atexit, json, sys\n"
+        "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
+        "from bayplan.cli.main import main\n"
+        f"main({list(words)!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    return {name.partition(".")[0] for name in json.loads(ended.stderr.splitlines()[-1])}
+
+
+class TestStartup:
+    def test_help_imports_nothing_heavy(self) -> None:
+        assert not imported_by("--help") & HEAVY
+
+    def test_the_help_of_a_command_imports_nothing_heavy(self) -> None:
+        assert not imported_by("get", "--help") & HEAVY - TYPERS_OWN
+
+    def test_get_pods_imports_no_more_than_it_needs(self) -> None:
+        heavy = imported_by("get", "pods", "--managers", "127.0.0.1:1") & HEAVY
+        assert heavy <= {"grpc", "google"} | TYPERS_OWN
+
+    async def test_get_pods_answers_quickly(self, bay: Bay) -> None:
+        """The best of three: the machine may be busy with something else."""
+        bay.control.pods = [pod()]
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            assert (await bay("get", "pods")).code == 0
+            times.append(time.perf_counter() - began)
+        assert min(times) < 1.0
+
+
+class TestCompletion:
+    async def complete(self, bay: Bay, line: str) -> list[str]:
+        words = line.split(" ")
+        env = {
+            "_BAY_COMPLETE": "complete_bash",
+            "COMP_WORDS": "\n".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        ended = await bay(env=env)
+        return ended.out.split()
+
+    async def test_offers_commands_and_kinds(self, bay: Bay) -> None:
+        assert "apply" in await self.complete(bay, "bay a")
+        assert "deployments" in await self.complete(bay, "bay get d")
+
+    async def test_offers_the_names_that_the_cluster_knows(self, bay: Bay) -> None:
+        bay.control.documents = [document(deployment("web")), document(deployment("api"))]
+        bay.control.pods = [pod()]
+
+        assert await self.complete(bay, "bay get deploy w") == ["web"]
+        assert await self.complete(bay, "bay scale deploy/a") == ["deploy/api"]
+        assert await self.complete(bay, "bay why w") == ["web-0-x7k4q"]
+
+    async def test_a_silent_cluster_does_not_hold_the_shell_up(self, bay: Bay) -> None:
+        bay.control.hangs = True
+        async with asyncio.timeout(5):
+            assert await self.complete(bay, "bay get deploy w") == []
+
+    async def test_scripts_for_three_shells(self, bay: Bay) -> None:
+        for shell in ("bash", "zsh", "fish"):
+            assert "_BAY_COMPLETE" in (await bay("completion", shell)).out
+        assert (await bay("completion", "tcsh")).code == 2
+
+
+class TestKinds:
+    def test_agree_with_the_documents(self) -> None:
+        """Two tables, because this one must import nothing."""
+        for kind in KINDS.values():
+            ours = kinds.of_document(kind.name)
+            assert ours in kinds.KINDS
+            assert ours.full_name == kind.full_name
+            assert {kind.plural, kind.name.lower(), *kind.short_names} <= set(ours.words)
+            assert ours.is_namespaced == kind.is_namespaced
+            assert ours.is_document == kind.is_applied

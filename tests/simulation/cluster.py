@@ -1,0 +1,323 @@
+"""A whole cluster in one process, on virtual time: real managers and agents on fakes.
+
+Only the edges are false: etcd, the network, the engines and the clock. `Watcher` looks at the
+engines alone, as a person with `docker ps` on every host would, and checks what must always hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Self
+
+from agent.agent import Agent
+from agent.runtime import port as runtime_port
+from agent.runtime.port import ContainerState
+from agent.runtime.simulated import SimulatedRuntime
+from agent.runtime.simulated_engine import SimulatedEngine
+from agent.runtime.simulated_images import Program, SimulatedRegistry
+from agent.settings import AgentSettings
+from bayplan.client import Client
+from bayplan.model.names import PodId
+from manager.manager import Manager, ManagerSettings
+from tests.fakes.etcd_server import FakeEtcd
+from tests.fakes.host import FakeHost
+from tests.fakes.network import FakeNetwork, FakeTransport
+from tests.fakes.store import FakeStore
+
+IMAGE = "app:1"
+WALL_S = 1_700_000_000.0
+
+
+def deployment(
+    name: str = "web",
+    *,
+    replicas: int = 3,
+    image: str = IMAGE,
+    cpu: str = "100m",
+    namespace: str = "default",
+    **pod_spec: Any,
+) -> dict[str, Any]:
+    """A document in Kubernetes' shape."""
+    container = {"name": "app", "image": image, "resources": {"requests": {"cpu": cpu}}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [container], **pod_spec},
+            },
+        },
+    }
+
+
+class Node:
+    """A host: its engine outlives its agent."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.name = name
+        self.host = FakeHost(name)
+        index = int(name[1:])
+        self.engine = SimulatedEngine(
+            cluster.registry, name=name, subnet=f"10.42.{index}.0/24", start_delay_s=0.05
+        )
+        self._cluster = cluster
+        self._data = cluster.data / name
+        self._task: asyncio.Task[None] | None = None
+        self._transport: FakeTransport | None = None
+        self.agent: Agent | None = None
+
+    def start_agent(self) -> None:
+        """Start the agent process."""
+        self._transport = FakeTransport(self._cluster.network, self.name)
+        settings = AgentSettings(
+            node=self.name,
+            data_dir=self._data,
+            managers=tuple(f"{name}:7400" for name in self._cluster.managers),
+            address=self.name,
+        )
+        self.agent = Agent(
+            settings,
+            transport=self._transport,
+            runtime=SimulatedRuntime(self.engine, cluster="", node=self.name),
+            host=self.host,
+            wall_s=self._cluster.wall_s,
+            rng=random.Random(f"{self.name}{self.host.boots}"),
+        )
+        self._task = asyncio.create_task(self.agent.run(), name=f"agent {self.name}")
+
+    async def kill_agent(self) -> None:
+        """SIGKILL: no Goodbye, containers run on."""
+        if self._transport is not None:
+            self._transport.kill()
+        await _end(self._task)
+        self._task = None
+
+    async def kill(self) -> None:
+        """The host loses power."""
+        self._cluster.network.kill(self.name)
+        await self.kill_agent()
+        self.engine.kill(with_containers=True)
+
+    def boot(self) -> None:
+        """The host comes back."""
+        self._cluster.network.revive(self.name)
+        self.host.reboot()
+        self.engine.restart()
+        self.start_agent()
+
+    def running(self) -> list[PodId]:
+        """Pods whose container runs, from the engine itself."""
+        return [
+            PodId.parse(container.shown.labels[runtime_port.LABEL_POD])
+            for container in self.engine.containers.values()
+            if container.shown.state is ContainerState.RUNNING
+            and runtime_port.LABEL_POD in container.shown.labels
+        ]
+
+
+class ManagerProcess:
+    """A manager that can be killed and started again."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.name = name
+        self._cluster = cluster
+        self._task: asyncio.Task[None] | None = None
+        self._transport: FakeTransport | None = None
+        self.manager: Manager | None = None
+        self._starts = 0
+
+    def start(self) -> None:
+        """Start the process."""
+        self._starts += 1
+        self._cluster.network.revive(self.name)
+        self._transport = FakeTransport(self._cluster.network, self.name)
+        self.manager = Manager(
+            ManagerSettings(
+                id=self.name, listen_host=self.name, listen_port=7400, advertise=f"{self.name}:7400"
+            ),
+            store=FakeStore(self._cluster.etcd, f"{self.name}.{self._starts}"),
+            transport=self._transport,
+            wall_s=self._cluster.wall_s,
+            chance=random.Random(f"{self.name}.{self._starts}"),
+        )
+        self._task = asyncio.create_task(self.manager.run(), name=f"manager {self.name}")
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is given up, not even the lease."""
+        client = f"{self.name}.{self._starts}"
+        self._cluster.etcd.cut(client)
+        if self._transport is not None:
+            self._transport.kill()
+        await _end(self._task)
+        self._task = self.manager = None
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether it believes to lead, and has read the store."""
+        return self.manager is not None and self.manager.leadership is not None
+
+
+class Cluster:
+    """Three managers and five nodes unless said otherwise. Use as `async with`."""
+
+    def __init__(self, data: Path, *, managers: int = 3, nodes: int = 5) -> None:
+        self.data = data
+        self.network = FakeNetwork()
+        self.etcd = FakeEtcd()
+        self.registry = SimulatedRegistry()
+        self.registry.push(f"docker.io/library/{IMAGE}", Program())
+        self.managers = {f"m{i}": ManagerProcess(self, f"m{i}") for i in range(1, managers + 1)}
+        self.nodes = {f"n{i}": Node(self, f"n{i}") for i in range(1, nodes + 1)}
+        self.watcher = Watcher(self)
+        self._watching: asyncio.Task[None] | None = None
+        self.client = Client(
+            [f"{name}:7400" for name in self.managers], transport=FakeTransport(self.network, "user")
+        )
+
+    @staticmethod
+    def wall_s() -> float:
+        """Follows the loop's time."""
+        return WALL_S + asyncio.get_running_loop().time()
+
+    async def __aenter__(self) -> Self:
+        for manager in self.managers.values():
+            manager.start()
+        for node in self.nodes.values():
+            node.start_agent()
+        self._watching = asyncio.create_task(self.watcher.run(), name="watcher")
+        await self.client.__aenter__()
+        await self.until(self._is_up, within_s=15)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.client.__aexit__(None, None, None)
+        await _end(self._watching)
+        for node in self.nodes.values():
+            await node.kill_agent()
+        for manager in self.managers.values():
+            await manager.kill()
+        assert not self.watcher.violations, "\n".join(self.watcher.violations)
+
+    def _is_up(self) -> bool:
+        leader = self.leader
+        if leader is None or leader.manager is None or leader.manager.leadership is None:
+            return False
+        nodes = leader.manager.leadership.state.nodes
+        return len(nodes) == len(self.nodes) and all(entry.has_reported for entry in nodes.values())
+
+    @property
+    def leader(self) -> ManagerProcess | None:
+        """The leading manager with the highest epoch."""
+        leading = [process for process in self.managers.values() if process.is_leading]
+        return max(leading, key=_epoch, default=None)
+
+    def running(self, name: str = "") -> Counter[str]:
+        """How many pods run on each node, as its engine says; of one workload if named."""
+        return Counter(
+            {
+                node.name: len(pods)
+                for node in self.nodes.values()
+                if (pods := [pod for pod in node.running() if not name or self.workload_of(node, pod) == name])
+            }
+        )
+
+    @staticmethod
+    def workload_of(node: Node, pod: PodId) -> str:
+        """The name on the container's label."""
+        for container in node.engine.containers.values():
+            if container.shown.labels.get(runtime_port.LABEL_POD) == str(pod):
+                return container.shown.labels[runtime_port.LABEL_WORKLOAD].rpartition("/")[2]
+        return ""
+
+    async def until(self, condition: Callable[[], bool], *, within_s: float, what: str = "") -> float:
+        """Wait for `condition`; returns how many (virtual) seconds it took."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        while not condition():
+            if loop.time() - begun_s > within_s:
+                raise AssertionError(f"{what or condition} does not hold within {within_s} s: {self.running()}")
+            await asyncio.sleep(0.02)
+        return loop.time() - begun_s
+
+    async def until_running(self, name: str, pods: int, *, within_s: float) -> float:
+        """Wait until exactly so many pods of a workload run."""
+        return await self.until(
+            lambda: self.running(name).total() == pods, within_s=within_s, what=f"{pods} pods of {name}"
+        )
+
+    def container_ids(self, name: str) -> set[str]:
+        """Of running containers of a workload."""
+        return {
+            container.shown.id
+            for node in self.nodes.values()
+            for container in node.engine.containers.values()
+            if container.shown.state is ContainerState.RUNNING
+            and container.shown.labels.get(runtime_port.LABEL_WORKLOAD, "").endswith(f"/{name}")
+        }
+
+
+class Watcher:
+    """Looks at every engine each 50 ms, and notes what must never be."""
+
+    EVERY_S = 0.05
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.violations: list[str] = []
+        self.most: Counter[str] = Counter()
+        self.least: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._look()
+            await asyncio.sleep(self.EVERY_S)
+
+    def _look(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        pods = Counter(pod for node in self._cluster.nodes.values() for pod in node.running())
+        for pod, count in pods.items():
+            if count > 1:
+                self.violations.append(f"{now_s:.2f}: {count} live containers of {pod}")
+
+    @contextlib.asynccontextmanager
+    async def bounds(self, name: str, *, least: int, most: int) -> AsyncIterator[None]:
+        """While inside, the number of running pods of a workload must stay within bounds."""
+
+        async def look() -> None:
+            while True:
+                count = self._cluster.running(name).total()
+                if not least <= count <= most:
+                    now_s = asyncio.get_running_loop().time()
+                    self.violations.append(f"{now_s:.2f}: {count} pods of {name}, not {least} to {most}")
+                await asyncio.sleep(self.EVERY_S)
+
+        task = asyncio.create_task(look(), name="bounds")
+        try:
+            yield
+        finally:
+            await _end(task)
+
+
+def _epoch(process: ManagerProcess) -> int:
+    assert process.manager is not None
+    assert process.manager.leadership is not None
+    return process.manager.leadership.term.epoch.revision
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is None:
+        return
+    task.cancel()
+    outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+    if isinstance(outcome, Exception):
+        raise outcome
