@@ -120,10 +120,6 @@ class Session:
             except TimeoutError:
                 pass
             await self._converse(dial.address, relay=dial.relay)
-            # Before Python 3.13 a TaskGroup that fails while it is cancelled tells of the failure only.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError
 
     async def _converse(self, address: str, *, relay: bool) -> None:
         """One stream, from dialling to its end; the route learns what came of it."""
@@ -187,18 +183,16 @@ class Session:
 
     async def _talk(self, call: _Call, epoch: Standing) -> None:
         """Until the stream ends. Raises SessionEndedError, unless we end it ourselves."""
-        why: BaseException | None = None
         try:
-            async with asyncio.TaskGroup() as parts:
-                parts.create_task(self._read_all(call), name="session-read")
-                parts.create_task(self._write_all(call), name="session-write")
-                parts.create_task(self._beat(), name="session-heartbeat")
-                parts.create_task(self._report(epoch), name="session-report")
-                parts.create_task(self._say_goodbye(), name="session-goodbye")
-        except* SessionEndedError as ended:
-            why = ended.exceptions[0]
-        if why is not None and not self.stopping.is_set():
-            raise SessionEndedError(str(why)) from why
+            await until_first_ends(
+                self._read_all(call),
+                self._write_all(call),
+                self._beat(),
+                self._report(epoch),
+            )
+        except SessionEndedError:
+            if not self.stopping.is_set():
+                raise
 
     async def _read_all(self, call: _Call) -> None:
         while True:
@@ -259,23 +253,21 @@ class Session:
             await asyncio.sleep(self._heartbeat_s)
 
     async def _report(self, epoch: Standing) -> None:
+        """Everything, then what changes; at the end, Goodbye."""
         await self._handler.first_look()
         # A leader whose epoch is behind ours, and that welcomes us all the same, knows that its store
         # is from the past: it gets our report, and is not obeyed.
         report = self._handler.full_report(for_adoption=epoch is not Standing.CURRENT)
         await self._outbox.put(pb.AgentMessage(status=report))
+        await until_first_ends(self._report_changes(), self._wait_for_stop())
+
+    async def _report_changes(self) -> None:
         while True:
             await self._board.is_dirty.wait()
             await asyncio.sleep(REPORT_GATHER_S)
             changes = self._board.take_changes()
             if changes is not None:
                 await self._outbox.put(pb.AgentMessage(status=changes))
-
-    async def _say_goodbye(self) -> None:
-        await self.stopping.wait()
-        goodbye = pb.Goodbye(reason="the agent is stopping; its containers run on", restarting=True)
-        await self._outbox.put(pb.AgentMessage(goodbye=goodbye))
-
 
 async def _read(call: _Call) -> pb.ManagerMessage:
     """The next message. Raises SessionEndedError at the end, AioRpcError on a failure."""

@@ -192,10 +192,17 @@ class World:
     async def kill_agent(self) -> None:
         """SIGKILL: no Goodbye, no last words to the journal but those already written."""
         self.transport.kill()
+        journal = self.directory / "journal.json"
+        written = journal.read_text() if journal.exists() else None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        # A cancelled agent still writes its journal; a killed one does not.
+        if written is not None:
+            journal.write_text(written)
+        else:
+            journal.unlink(missing_ok=True)
 
     async def connected(self, manager: ScriptedManager | None = None) -> None:
         await until(lambda: (manager or self.manager).is_connected)

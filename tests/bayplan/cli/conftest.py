@@ -37,7 +37,10 @@ class Bay:
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), err.decode())
 
-    async def start(self, *words: str, env: dict[str, str] | None = None) -> asyncio.subprocess.Process:
+    async def start(
+        self, *words: str, env: dict[str, str] | None = None, terminal: int | None = None
+    ) -> asyncio.subprocess.Process:
+        """On pipes, or on `terminal`."""
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("BAYPLAN_", "_BAY"))
         }
@@ -46,9 +49,9 @@ class Bay:
             "-m",
             "bayplan.cli",
             *words,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if terminal is None else terminal,
+            stdout=asyncio.subprocess.PIPE if terminal is None else terminal,
+            stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
             env=inherited | {"BAYPLAN_MANAGERS": self.address} | (env or {}),
         )
 

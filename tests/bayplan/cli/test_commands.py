@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import signal
+import termios
 from pathlib import Path
 from textwrap import dedent
 
@@ -386,6 +389,56 @@ class TestExec:
         bay.control.pods = [pod()]
         ended = await bay("exec", "-it", "web-0", "--", "sh")
         assert (ended.code, ended.out) == (2, "")
+
+
+class TestTerminal:
+    async def test_exec_gives_the_command_the_terminal_and_gives_it_back(self, bay: Bay) -> None:
+        bay.control.pods = [pod()]
+        bay.control.exit_code = 7
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (40, 100))
+        before = termios.tcgetattr(theirs)
+        process = await bay.start("exec", "-it", "web-0", "--", "sh", terminal=theirs)
+        try:
+            await said(ours, b"started")
+            os.write(ours, b"\x03hi")  # Ctrl-C is the command's, not ours.
+            await said(ours, b"HI")
+            termios.tcsetwinsize(theirs, (50, 100))
+            process.send_signal(signal.SIGWINCH)
+            await said(ours, b"50")
+            os.write(ours, b"\x04")
+
+            assert await process.wait() == 7
+            assert termios.tcgetattr(theirs) == before
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        options = bay.control.requests[-1].options
+        assert (options.tty, options.rows, options.columns) == (True, 40, 100)
+
+    async def test_progress_is_live_on_a_terminal_only(self, bay: Bay, manifest: str) -> None:
+        ours, theirs = pty.openpty()
+        process = await bay.start("apply", "-f", manifest, terminal=theirs)
+        try:
+            shown = await said(ours, b"2/2 pods ready")
+            assert await process.wait() == 0
+            assert b"\x1b[" in shown
+            process = await bay.start("apply", "-f", manifest, terminal=theirs, env={"NO_COLOR": "1"})
+            shown = await said(ours, b"2/2 pods ready")
+            assert await process.wait() == 0
+        finally:
+            os.close(ours)
+            os.close(theirs)
+
+
+async def said(terminal: int, words: bytes) -> bytes:
+    """Everything that the terminal shows up to `words`."""
+    shown = b""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20):
+        while words not in shown:
+            shown += await loop.run_in_executor(None, os.read, terminal, 4096)
+    return shown
 
 
 class TestNodes:

@@ -243,8 +243,10 @@ class FakeControl(ControlServicer):
         yield control.ExecOutput(stderr=b"started\n")
         if start.start.options.stdin:
             async for request in requests:
-                if request.WhichOneof("kind") == "stdin_end":
+                if request.WhichOneof("kind") == "stdin_end" or request.stdin == b"\x04":
                     break
+                if request.WhichOneof("kind") == "resize":
+                    yield control.ExecOutput(stdout=f"{request.resize.rows}\n".encode())
                 yield control.ExecOutput(stdout=request.stdin.upper())
         yield control.ExecOutput(exit_code=self.exit_code)
 
