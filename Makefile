@@ -11,8 +11,8 @@ help:  ## this list
 setup:  ## packages of the host (asks first), .venv, a Docker Engine that answers
 	@$(PYTHON) -m deploy.setup --engine
 
-images: setup  ## every image of the local cluster, and the tests' tools in .cache/bin
-	@$(PYTHON) -m deploy.images
+images:  ## setup, every image of the local cluster, and the tests' tools in .cache/bin
+	@$(PYTHON) -m deploy.setup --images
 
 demo: images  ## a whole cluster here: the example runs, a node and the leader are killed
 	@$(PYTHON) -m deploy.demo up

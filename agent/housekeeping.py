@@ -80,4 +80,4 @@ class Housekeeping:
             log.info("images.pruned", freed_bytes=freed, disk_used=round(used, 3))
             total, free = self._host.disk(self._root_dir)
             used = 1 - free / total
-        self.disk_pressure = f"disk {used:.0%} full" if used > PRESSURE_ABOVE else ""
+        self.disk_pressure = f"disk {used * 100:.0f} % full" if used > PRESSURE_ABOVE else ""

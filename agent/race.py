@@ -14,7 +14,7 @@ from typing import Any
 
 async def until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
     """Run all until one returns or raises; cancel the others; raise what the first one raised."""
-    tasks = [asyncio.get_running_loop().create_task(part, name=part.__qualname__) for part in parts]
+    tasks = [asyncio.get_running_loop().create_task(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -86,7 +86,7 @@ class Route:
             if was_welcome:
                 # It led until now: whoever leads next is known to another manager.
                 self._unreachable = ""
-                self._turn = (self._turn + 1) % len(self.managers)
+                self._turn_away_from(address)
                 self._wait_s = self._jittered(BACKOFF_MIN_S)
             else:
                 # Back to the manager that named it: it may reach the leader and relay.
@@ -107,11 +107,15 @@ class Route:
 
     def _try_next(self) -> None:
         self._leader = ""
+        self._turn_away_from(self._unreachable)
+        self._wait_s = self._longer()
+
+    def _turn_away_from(self, address: str) -> None:
+        """The next manager in turn, not this one if there is another."""
         for _ in self.managers:
             self._turn = (self._turn + 1) % len(self.managers)
-            if self.managers[self._turn] != self._unreachable:
-                break
-        self._wait_s = self._longer()
+            if self.managers[self._turn] != address:
+                return
 
     def _longer(self) -> float:
         self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_MIN_S), BACKOFF_MAX_S)

@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 
 from agent.fence import Fence, Standing, may_obey, standing
+from agent.race import until_first_ends
 from agent.route import Route
 from agent.status_board import StatusBoard
 from bayplan.transport.errors import words_of
@@ -189,6 +190,7 @@ class Session:
                 self._write_all(call),
                 self._beat(),
                 self._report(epoch),
+                self._say_goodbye(),
             )
         except SessionEndedError:
             if not self.stopping.is_set():
@@ -253,21 +255,25 @@ class Session:
             await asyncio.sleep(self._heartbeat_s)
 
     async def _report(self, epoch: Standing) -> None:
-        """Everything, then what changes; at the end, Goodbye."""
+        """Everything, then what changes."""
         await self._handler.first_look()
         # A leader whose epoch is behind ours, and that welcomes us all the same, knows that its store
         # is from the past: it gets our report, and is not obeyed.
         report = self._handler.full_report(for_adoption=epoch is not Standing.CURRENT)
         await self._outbox.put(pb.AgentMessage(status=report))
-        await until_first_ends(self._report_changes(), self._wait_for_stop())
-
-    async def _report_changes(self) -> None:
         while True:
             await self._board.is_dirty.wait()
             await asyncio.sleep(REPORT_GATHER_S)
             changes = self._board.take_changes()
             if changes is not None:
                 await self._outbox.put(pb.AgentMessage(status=changes))
+
+    async def _say_goodbye(self) -> None:
+        await self.stopping.wait()
+        goodbye = pb.Goodbye(reason="the agent is stopping; its containers run on", restarting=True)
+        await self._outbox.put(pb.AgentMessage(goodbye=goodbye))
+        await asyncio.Event().wait()  # The writer ends the conversation once it is said.
+
 
 async def _read(call: _Call) -> pb.ManagerMessage:
     """The next message. Raises SessionEndedError at the end, AioRpcError on a failure."""

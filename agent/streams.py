@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc.aio
@@ -20,6 +20,7 @@ from agent.engine import Engine
 from agent.leftovers import of_slot
 from agent.log_ring import LogRing
 from agent.outputs import closed_after
+from agent.race import until_first_ends
 from agent.runtime.port import Container, ContainerState, EngineError, ExecSession, Output, Runtime
 from bayplan.transport.errors import words_of
 from bayplan.transport.port import Transport
@@ -37,10 +38,6 @@ _Call = grpc.aio.StreamStreamCall[pb.StreamFrame, pb.StreamFrame]
 
 class StreamRefusedError(Exception):
     """It cannot be opened; the message is for the user."""
-
-
-class _OverError(Exception):
-    """One side has ended the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +97,8 @@ class Streams:
         except grpc.aio.AioRpcError as error:
             # The user's manager is gone, and with it whoever would want to know.
             log.info("stream.lost", stream=request.stream_id, why=words_of(error))
-        except (asyncio.InvalidStateError, _OverError):
-            pass
+        except asyncio.InvalidStateError:
+            pass  # Written to after the manager had ended it.
         except Exception:
             log.exception("stream.failed", stream=request.stream_id)
             self._failed(request.stream_id, "the agent failed; its log says why")
@@ -129,7 +126,7 @@ class Streams:
         # Found before dialling, so that a refusal costs nothing and reaches the user as words.
         outputs = self._log_of(request)
         async with self._attached(request.stream_id, address) as call, closed_after(outputs):
-            await _until_either_ends(_read_to_end(call), _write_output(call, outputs, last=None))
+            await until_first_ends(_read_to_end(call), _write_output(call, outputs, last=None))
 
     def _log_of(self, request: pb.OpenStream) -> AsyncIterator[Output]:
         options = request.logs
@@ -184,36 +181,10 @@ class Streams:
                 self._attached(request.stream_id, address) as call,
                 closed_after(session.output()) as outputs,
             ):
-                await _until_either_ends(
-                    _read_input(call, session), _write_output(call, outputs, last=session)
-                )
+                await until_first_ends(_read_input(call, session), _write_output(call, outputs, last=session))
         finally:
             with contextlib.suppress(EngineError):
                 await session.aclose()
-
-
-async def _until_either_ends(*sides: Awaitable[None]) -> None:
-    """Run both sides; when one ends, so does the other. The first error is raised by itself."""
-    error: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            for side in sides:
-                group.create_task(_then_over(side))
-    except* _OverError:
-        pass
-    except* (grpc.aio.AioRpcError, asyncio.InvalidStateError, EngineError) as failed:
-        error = failed.exceptions[0]
-    # Before Python 3.13 a TaskGroup that fails while it is cancelled tells of the failure only.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-    if error is not None:
-        raise error
-
-
-async def _then_over(side: Awaitable[None]) -> None:
-    await side
-    raise _OverError
 
 
 async def _write_output(call: _Call, outputs: AsyncIterator[Output], *, last: ExecSession | None) -> None:

@@ -6,8 +6,6 @@ the choice is made once and then kept, so that a build does not change with the 
 
 Nothing is installed on the host for this: debootstrap runs from its unpacked package, and the
 etcd that tests start on the host is copied out of its image.
-
-    python3 -m deploy.images [python|tools|all]
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ import urllib.request
 from pathlib import Path
 
 from deploy.engine import docker
-from deploy.shell import CACHE, ROOT, StepError, as_root, ends, run, say, works
+from deploy.shell import CACHE, ROOT, StepError, as_root, concurrently, run, say, works
 
 PYTHON = "bayplan-python:3.11"
 DEBIAN = "bayplan-debian:bookworm"
-MANAGER, NODE = "bayplan:dev", "bayplan-node:dev"
+MANAGER, NODE, HOST = "bayplan:dev", "bayplan-node:dev", "bayplan-host:dev"
 ETCD, REGISTRY = "bayplan-etcd:dev", "bayplan-registry:dev"
 
 PUBLIC_PYTHON = "python:3.11-slim-bookworm"
@@ -48,12 +46,19 @@ TOOLS = {
 def build_all() -> None:
     """Every image of docker-compose.yml, from what is cached wherever nothing changed."""
     build_python()
-    _build(MANAGER, ROOT, "Dockerfile", target="manager")
+    concurrently(
+        lambda: _build(MANAGER, ROOT, "Dockerfile", target="manager"),
+        lambda: _build(HOST, ROOT, "Dockerfile", target="host"),
+        _have_etcd,
+        lambda: _build(REGISTRY, ROOT / "deploy/image", "registry.Dockerfile"),
+    )
     _build(NODE, ROOT, "Dockerfile", target="node")
+    take_tools()
+
+
+def _have_etcd() -> None:
     if not (_exists(ETCD) or _pull(PUBLIC_ETCD, "quay.io", tag=ETCD)):
         _build(ETCD, ROOT / "deploy/image", "etcd.Dockerfile")
-    _build(REGISTRY, ROOT / "deploy/image", "registry.Dockerfile")
-    take_tools()
 
 
 def build_python() -> None:
@@ -206,16 +211,3 @@ def _host_certificates() -> Path:
         if candidate.is_file():
             return candidate
     raise StepError("this host has no CA certificates: install ca-certificates")
-
-
-def main() -> None:
-    """See the module's docstring."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "all"
-    actions = {"all": build_all, "python": build_python, "tools": take_tools}
-    if wanted not in actions:
-        raise StepError(f"usage: python3 -m deploy.images {'|'.join(actions)}")
-    actions[wanted]()
-
-
-if __name__ == "__main__":
-    ends(main)

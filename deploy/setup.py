@@ -3,8 +3,9 @@
 On the host only Docker, Compose and Python's venv are installed, after they were listed and the
 user agreed (YES=1 or CI=true say so beforehand). All else lies in the checkout or in images.
 
-    python3 -m deploy.setup            packages and .venv
+    python3 -m deploy.setup            .venv
     python3 -m deploy.setup --engine   and an engine that answers
+    python3 -m deploy.setup --images   and the images of the local cluster
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from deploy import engine
-from deploy.shell import ROOT, StepError, as_root, ends, run, say, works
+from deploy import engine, images
+from deploy.shell import ROOT, StepError, as_root, concurrently, ends, run, say, works
 
 VENV = ROOT / ".venv"
 LOCK = ROOT / "requirements-dev.lock"
@@ -101,11 +102,16 @@ def main() -> None:
     """See the module's docstring."""
     if not Path("/etc/debian_version").exists():
         say("Not Debian or Ubuntu: install Docker, Compose and Python's venv yourself if they are missing")
-    with_engine = "--engine" in sys.argv[1:]
+    with_images = "--images" in sys.argv[1:]
+    with_engine = with_images or "--engine" in sys.argv[1:]
     prepare_host(with_engine=with_engine)
-    prepare_environment()
     if with_engine:
+        # Asks for a password at most once, and not while others write to the terminal.
         engine.up()
+    if with_images:
+        concurrently(prepare_environment, images.build_all)
+    else:
+        prepare_environment()
 
 
 if __name__ == "__main__":

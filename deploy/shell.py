@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,9 +78,16 @@ def works(command: Sequence[str | Path], *, timeout_s: float = 10) -> bool:
     return True
 
 
-def ends(main: object) -> None:
+def concurrently(*parts: Callable[[], None]) -> None:
+    """Run `parts` side by side and wait for all; the first failure is raised then."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        running = [pool.submit(part) for part in parts]
+    for part in running:
+        part.result()
+
+
+def ends(main: Callable[[], None]) -> None:
     """Run a script's `main`; a StepError becomes one message and exit code 1, Ctrl-C 130."""
-    assert callable(main)
     try:
         main()
     except StepError as error:

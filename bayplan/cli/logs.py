@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bayplan.cli import kinds
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Each is a stream through a manager and an agent.
 _STREAMS_MAX = 50
 _PREFIXED_LINE_MAX = 1 << 20
+_REOPEN_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +53,34 @@ async def logs(client: Client, words: list[str], *, namespace: str, wanted: Want
 async def _print(
     client: Client, pod: str, namespace: str, wanted: Wanted, *, node: str = "", prefix: bytes = b""
 ) -> None:
+    from bayplan.client.managers import StreamBrokenError
+
     printers = {False: _Printer(prefix, is_stderr=False), True: _Printer(prefix, is_stderr=True)}
-    stream = client.logs(
-        pod,
-        namespace=namespace,
-        node=node,
-        container=wanted.container,
-        follow=wanted.follow,
-        previous=wanted.previous,
-        tail=wanted.tail,
-        since_ms=wanted.since_ms,
-        timestamps=wanted.timestamps,
-    )
-    async with aclosing(stream):
-        async for output in stream:
-            printers[output.is_stderr].write(output.data)
+    while True:
+        stream = client.logs(
+            pod,
+            namespace=namespace,
+            node=node,
+            container=wanted.container,
+            follow=wanted.follow,
+            previous=wanted.previous,
+            tail=wanted.tail,
+            since_ms=wanted.since_ms,
+            timestamps=wanted.timestamps,
+        )
+        try:
+            async with aclosing(stream):
+                async for output in stream:
+                    printers[output.is_stderr].write(output.data)
+        except StreamBrokenError as error:
+            if not wanted.follow:
+                raise
+            # Usually the leader changed.
+            note(f"note: {clean(str(error))}; following again, some lines may be missing")
+            wanted = replace(wanted, tail=0)
+            await asyncio.sleep(_REOPEN_PAUSE_S)
+        else:
+            break
     for printer in printers.values():
         printer.end()
 
@@ -124,8 +138,6 @@ async def _print_workload(client: Client, kind: str, name: str, namespace: str, 
 
 async def _print_one(client: Client, pod: Pod, wanted: Wanted, *, only_new: bool = False) -> None:
     """One of several: that it fails is said, and does not end the others."""
-    from dataclasses import replace
-
     from bayplan.client import BayplanError
 
     prefix = f"{clean(pod.name)}@{clean(pod.node)} | ".encode()

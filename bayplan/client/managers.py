@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 # A manager that is dead or frozen is noticed by its connection within about 3 s; one that is
 # merely slow (etcd may take 800 ms a write) gets this long before another is asked.
-ATTEMPT_S = 5.0
+# (A manager without a leader waits 5 s for the next before it says so.)
+ATTEMPT_S = 6.0
 # Where no connection comes about with any manager, more patience helps only while they restart.
 UNREACHABLE_S = 3.0
 _PAUSE_MIN_S = 0.05
@@ -122,7 +123,8 @@ class Managers:
                     if repeated and isinstance(ours, NotFoundError):
                         ours = RepeatedNotFoundError(str(ours))
                     raise ours from error
-                failures[address] = words_of(error)
+                if address not in failures or error.code() is grpc.StatusCode.UNAVAILABLE:
+                    failures[address] = words_of(error)  # What a manager says itself tells more than silence.
                 never_sent = was_never_sent(error)
                 # A manager that says itself why it cannot answer has done nothing.
                 refused = error.code() is grpc.StatusCode.UNAVAILABLE and not is_transport_text(

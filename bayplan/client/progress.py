@@ -1,15 +1,15 @@
 """Whether a workload is as it was applied, how far it is, and what holds it up.
 
 Looks again and again at the document's status and its pods, rather than at events: whatever was
-missed meanwhile does not matter. A pod is failing from when it is first seen so until it is ready:
-a crashing container that happens to run for the moment does not clear it.
+missed meanwhile does not matter. A slot is failing from when it is first seen so until its pod has been
+ready for a while: a crashing container that happens to run for the moment does not clear it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bayplan.client.errors import NotFoundError, NotReadyError, UnavailableError
@@ -20,12 +20,16 @@ from bayplan.client.types import Document, Pod
 FAILING_S = 15.0
 # All pods must stay ready this long, so that one which dies in its first second is not called ready.
 STABLE_S = 2.0
+# One that has failed before must prove more: it may crash again after a few seconds of running.
+CALM_S = 10.0
 _LOOK_EVERY_S = 0.3
 
 # Kinds that make pods which are meant to stay.
 WAITED_KINDS = frozenset({"Deployment"})
 
 _FAILING_STATUSES = frozenset({"CrashLoop", "Failed"})
+# Reasons that are no failure of the pod: nobody knows how it is.
+_NOT_KNOWN = frozenset({"Unknown", "Terminating"})
 
 
 class Source(Protocol):
@@ -119,7 +123,7 @@ def _failing_of(pod: Pod) -> Failing | None:
         return Failing(pod=pod, reason=pod.status, message=message)
     if pod.status == "Pending" and not pod.node and pod.why:
         return Failing(pod=pod, reason="Pending", message=pod.why)
-    if pod.reason and pod.status not in {"Running", "Stopping"}:
+    if pod.reason and pod.reason not in _NOT_KNOWN and pod.status not in {"Running", "Stopping", "Unknown"}:
         return Failing(pod=pod, reason=pod.reason, message=pod.message or pod.why)
     if pod.restarts and exits:
         # It runs again for the moment, and is not ready: what ended it is what the user must know.
@@ -135,10 +139,8 @@ async def follow(source: Source, target: Target) -> AsyncGenerator[Progress, Non
     Raises: NotFoundError: the workload is gone.
     """
     loop = asyncio.get_running_loop()
-    failing_since: dict[int, float] = {}  # By slot.
-    reached_since: float | None = None
+    memory = _Memory()
     last = Progress(target=target)
-    restarts = 0
     while True:
         try:
             document = await source.get(target.kind, target.name, namespace=target.namespace)
@@ -148,46 +150,54 @@ async def follow(source: Source, target: Target) -> AsyncGenerator[Progress, Non
                 namespace=target.namespace, workload_kind=target.kind, workload=target.name
             )
         except UnavailableError as error:
-            reached_since = None
-            yield Progress(target=target, desired=last.desired, note=str(error).splitlines()[0].rstrip(":"))
-            await asyncio.sleep(_LOOK_EVERY_S)
-            continue
-        now = loop.time()
-        last = progress_of(target, document, pods)
-
-        failing_now = {failing.pod.slot for failing in last.failing}
-        unready = {pod.slot for pod in pods if pod.current and not pod.ready}
-        failing_since = {slot: since for slot, since in failing_since.items() if slot in unready}
-        for slot in failing_now:
-            failing_since.setdefault(slot, now)
-
-        restarts_now = sum(pod.restarts for pod in pods)
-        if not last.is_reached or restarts_now != restarts:
-            reached_since = now if last.is_reached else None
-        elif reached_since is None:
-            reached_since = now
-        restarts = restarts_now
-        yield Progress(
-            target=target,
-            desired=last.desired,
-            updated=last.updated,
-            ready=last.ready,
-            total=last.total,
-            is_planned=last.is_planned,
-            is_reached=last.is_reached,
-            is_done=last.is_reached and reached_since is not None and now - reached_since >= STABLE_S,
-            failing=tuple(
-                Failing(
-                    pod=failing.pod,
-                    reason=failing.reason,
-                    message=failing.message,
-                    for_s=now - failing_since.get(failing.pod.slot, now),
-                )
-                for failing in last.failing
-            ),
-            pods=last.pods,
-        )
+            memory.reached_since = None
+            yield replace(last, is_reached=False, note=str(error).splitlines()[0].rstrip(":"))
+        else:
+            last = memory.judge(progress_of(target, document, pods), loop.time())
+            yield last
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Since when things are as they are. Slots stand for their pods, which may be replaced meanwhile."""
+
+    failing_since: dict[int, float] = field(default_factory=dict)
+    ready_since: dict[int, tuple[float, int]] = field(default_factory=dict)  # (when, restarts until then)
+    reached_since: float | None = None
+
+    def judge(self, progress: Progress, now: float) -> Progress:
+        """`progress` with what one look cannot tell."""
+        for pod in progress.pods:
+            if not pod.current:
+                continue
+            since, restarts = self.ready_since.get(pod.slot, (now, -1))
+            if not pod.ready:
+                self.ready_since.pop(pod.slot, None)
+            elif restarts != pod.restarts:
+                self.ready_since[pod.slot] = (now, pod.restarts)
+            elif now - since >= CALM_S:
+                self.failing_since.pop(pod.slot, None)
+        for failing in progress.failing:
+            self.failing_since.setdefault(failing.pod.slot, now)
+        slots = {pod.slot for pod in progress.pods}
+        self.failing_since = {slot: since for slot, since in self.failing_since.items() if slot in slots}
+
+        if not progress.is_reached:
+            self.reached_since = None
+        elif self.reached_since is None:
+            self.reached_since = now
+        newest = max((since for since, _ in self.ready_since.values()), default=now - STABLE_S)
+        return replace(
+            progress,
+            is_done=self.reached_since is not None
+            and now - max(self.reached_since, newest) >= STABLE_S
+            and not self.failing_since,
+            failing=tuple(
+                replace(failing, for_s=now - self.failing_since[failing.pod.slot])
+                for failing in progress.failing
+            ),
+        )
 
 
 async def wait_ready(source: Source, target: Target, *, timeout_s: float) -> None:

@@ -73,7 +73,7 @@ class ScriptedManager(AgentLinkServicer):
     def of_kind(self, kind: str) -> list[Any]:
         return [getattr(message, kind) for message in self.heard if message.WhichOneof("kind") == kind]
 
-    async def Connect(  # type: ignore[override]  # noqa: N802 - gRPC's name
+    async def Connect(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[pb.AgentMessage], context: Any
     ) -> AsyncIterator[pb.ManagerMessage]:
         del context
@@ -100,7 +100,7 @@ class ScriptedManager(AgentLinkServicer):
             if self._outbox is outbox:
                 self._outbox = None
 
-    async def Attach(  # type: ignore[override]  # noqa: N802 - gRPC's name
+    async def Attach(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[pb.StreamFrame], context: Any
     ) -> AsyncIterator[pb.StreamFrame]:
         del context

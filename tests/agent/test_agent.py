@@ -47,7 +47,7 @@ class TestPods:
     async def test_stops_and_reports_then_forgets(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             world.manager.assign(a_pod(want=pb.WANT_STOP))
             await until(lambda: world.manager.statuses["u1.0.1"].state == pb.POD_STATE_STOPPED)
             assert not world.containers()
@@ -134,7 +134,7 @@ class TestFailures:
     async def test_what_others_do_to_our_containers_is_repaired(self, tmp_path: Path, deed: str) -> None:
         async with a_world(tmp_path) as world:
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             await asyncio.sleep(1)
             getattr(world.engine, deed)(world.containers()[0].id)
             await asyncio.sleep(0.05)
@@ -148,7 +148,7 @@ class TestFailures:
     async def test_an_engine_outage_is_told_and_counts_a_restart_once(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             await asyncio.sleep(1)
             world.engine.kill(with_containers=True)
             await until(
@@ -161,7 +161,7 @@ class TestFailures:
             # Not emptied, not failed: the state is kept.
             assert world.manager.statuses["u1.0.1"].state == pb.POD_STATE_RUNNING
             world.engine.restart()
-            await until(lambda: world.containers(), within_s=15)
+            await until(world.containers, within_s=15)
             await until(lambda: world.manager.statuses["u1.0.1"].containers[0].restarts == 1)
             conditions = [
                 report.condition for report in world.manager.of_kind("status") if report.HasField("condition")
@@ -173,7 +173,7 @@ class TestFailures:
         async with a_world(tmp_path) as world:
             world.registry.push("reg:5000/app:latest")
             world.manager.assign(a_pod(0, image="reg:5000/app:latest"), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             world.registry.is_up = False
             world.manager.assign(a_pod(1, image="reg:5000/app:latest"))
             assert await until(lambda: len(world.containers()) == 2) < 0.3
@@ -202,15 +202,15 @@ class TestRestartOfTheAgent:
     async def test_runs_on_without_any_manager(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             world.network.kill("m1")
             await asyncio.sleep(100)
             world.engine.kill_container(world.containers()[0].id)
-            await until(lambda: world.containers(), within_s=5)
+            await until(world.containers, within_s=5)
             await world.kill_agent()
             world.engine.kill_container(world.containers()[0].id)
             world.start_agent()
-            await until(lambda: world.containers(), within_s=5)
+            await until(world.containers, within_s=5)
 
     async def test_after_a_reboot_pods_start_from_the_journal_but_no_jobs(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
@@ -264,7 +264,7 @@ class TestRestartOfTheAgent:
     async def test_what_nobody_wants_is_left_alone_until_the_leader_has_spoken(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             await world.kill_agent()
             (tmp_path / "journal.json").unlink()
             world.start_agent()

@@ -206,7 +206,7 @@ class TestWhateverIsSeen:
         image=st.sampled_from(["", "x"]),
         seen=st.lists(st.sampled_from(list(ContainerState)), max_size=3),
     )
-    def test_states_only_grow_and_no_second_container_is_made_beside_a_living_one(
+    def test_states_only_grow_and_no_second_container_is_made_beside_a_living_one(  # noqa: PLR0917 - as below
         self,
         want: Want | None,
         state: PodState,

@@ -147,7 +147,7 @@ class TestSession:
             agent = world.start_agent()
             await world.connected()
             world.manager.assign(a_pod(), full=True)
-            await until(lambda: world.containers())
+            await until(world.containers)
             agent.stop()
             await until(lambda: world.manager.of_kind("goodbye"))
             assert world.manager.of_kind("goodbye")[0].restarting

@@ -39,11 +39,14 @@ def deployment(
     replicas: int = 3,
     image: str = IMAGE,
     cpu: str = "100m",
+    version: str = "",
     namespace: str = "default",
     **pod_spec: Any,
 ) -> dict[str, Any]:
-    """A document in Kubernetes' shape."""
-    container = {"name": "app", "image": image, "resources": {"requests": {"cpu": cpu}}}
+    """A document in Kubernetes' shape; another `version` makes another template."""
+    container: dict[str, Any] = {"name": "app", "image": image, "resources": {"requests": {"cpu": cpu}}}
+    if version:
+        container["env"] = [{"name": "VERSION", "value": version}]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -74,6 +77,23 @@ class Node:
         self._task: asyncio.Task[None] | None = None
         self._transport: FakeTransport | None = None
         self.agent: Agent | None = None
+        self.is_dead = False
+        self._foreign = ""
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether its agent process runs."""
+        return self._task is not None
+
+    @property
+    def is_foreign_touched(self) -> bool:
+        """Whether the container that is not ours runs no more, although its host lives."""
+        container = self.engine.containers.get(self._foreign)
+        return not self.is_dead and (container is None or not container.is_running)
+
+    def add_foreign(self) -> None:
+        """Run a container that is not ours."""
+        self._foreign = self.engine.add_foreign(f"foreign-{self.host.boots}")
 
     def start_agent(self) -> None:
         """Start the agent process."""
@@ -103,15 +123,18 @@ class Node:
 
     async def kill(self) -> None:
         """The host loses power."""
+        self.is_dead = True
         self._cluster.network.kill(self.name)
-        await self.kill_agent()
         self.engine.kill(with_containers=True)
+        await self.kill_agent()
 
     def boot(self) -> None:
         """The host comes back."""
         self._cluster.network.revive(self.name)
         self.host.reboot()
         self.engine.restart()
+        self.is_dead = False
+        self.add_foreign()
         self.start_agent()
 
     def running(self) -> list[PodId]:
@@ -133,32 +156,54 @@ class ManagerProcess:
         self._task: asyncio.Task[None] | None = None
         self._transport: FakeTransport | None = None
         self.manager: Manager | None = None
+        self._store: FakeStore | None = None
         self._starts = 0
 
     def start(self) -> None:
         """Start the process."""
         self._starts += 1
-        self._cluster.network.revive(self.name)
         self._transport = FakeTransport(self._cluster.network, self.name)
+        self._store = FakeStore(self._cluster.etcd, self.etcd_client)
         self.manager = Manager(
             ManagerSettings(
                 id=self.name, listen_host=self.name, listen_port=7400, advertise=f"{self.name}:7400"
             ),
-            store=FakeStore(self._cluster.etcd, f"{self.name}.{self._starts}"),
+            store=self._store,
             transport=self._transport,
             wall_s=self._cluster.wall_s,
-            chance=random.Random(f"{self.name}.{self._starts}"),
+            chance=random.Random(self.etcd_client),
         )
         self._task = asyncio.create_task(self.manager.run(), name=f"manager {self.name}")
 
     async def kill(self) -> None:
         """SIGKILL: nothing is given up, not even the lease."""
-        client = f"{self.name}.{self._starts}"
-        self._cluster.etcd.cut(client)
-        if self._transport is not None:
-            self._transport.kill()
+        if self._transport is None or self._store is None:
+            return
+        self._cluster.etcd.cut(self.etcd_client)
+        await self._store.aclose()
+        self._transport.kill()
         await _end(self._task)
         self._task = self.manager = None
+
+    def freeze(self) -> None:
+        """SIGSTOP, as far as a test can: none of its words reach anybody until it is thawed."""
+        self._cluster.network.freeze(self.name)
+        self._cluster.etcd.cut(self.etcd_client)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._cluster.network.thaw(self.name)
+        self._cluster.etcd.heal(self.etcd_client)
+
+    @property
+    def etcd_client(self) -> str:
+        """What etcd knows this process by."""
+        return f"{self.name}.{self._starts}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._task is not None
 
     @property
     def is_leading(self) -> bool:
@@ -192,6 +237,7 @@ class Cluster:
         for manager in self.managers.values():
             manager.start()
         for node in self.nodes.values():
+            node.add_foreign()
             node.start_agent()
         self._watching = asyncio.create_task(self.watcher.run(), name="watcher")
         await self.client.__aenter__()
@@ -273,8 +319,6 @@ class Watcher:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.violations: list[str] = []
-        self.most: Counter[str] = Counter()
-        self.least: dict[str, int] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -288,6 +332,9 @@ class Watcher:
         for pod, count in pods.items():
             if count > 1:
                 self.violations.append(f"{now_s:.2f}: {count} live containers of {pod}")
+        for node in self._cluster.nodes.values():
+            if node.is_foreign_touched:
+                self.violations.append(f"{now_s:.2f}: somebody touched the foreign container on {node.name}")
 
     @contextlib.asynccontextmanager
     async def bounds(self, name: str, *, least: int, most: int) -> AsyncIterator[None]:

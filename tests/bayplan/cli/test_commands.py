@@ -371,6 +371,15 @@ class TestLogs:
 
         assert (await bay("logs", "node/n1")).out == "pod.started\n"
 
+    async def test_followed_logs_go_on_after_the_leader_changed(self, bay: Bay) -> None:
+        bay.control.chunks = {"web-0": [control.LogChunk(stdout=b"one\n")]}
+        bay.control.break_streams = 1
+        ended = await bay("logs", "-f", "web-0")
+
+        assert ended.code == 0
+        assert "the leader changed; following again, some lines may be missing" in ended.err
+        assert bay.control.requests[-1].options.tail == 0
+
     async def test_of_nobody_are_an_error(self, bay: Bay) -> None:
         ended = await bay("logs", "web-9")
         assert (ended.code, ended.err) == (1, 'error: pod "web-9" not found\n')

@@ -233,6 +233,9 @@ class FakeControl(ControlServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, f'pod "{key}" not found')
         for chunk in self.chunks[key]:
             yield chunk
+        if self.break_streams:
+            self.break_streams -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the leader changed")
 
     async def Exec(
         self, requests: AsyncIterator[control.ExecInput], context: Context

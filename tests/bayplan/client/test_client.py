@@ -329,3 +329,11 @@ class TestWaitReady:
     async def test_ends_when_the_workload_is_deleted_meanwhile(self, cluster: Cluster) -> None:
         with pytest.raises(NotFoundError):
             await cluster.client.wait_ready("Deployment", "web")
+
+
+class TestApply:
+    async def test_sends_a_thousand_documents_in_requests_that_fit(self, cluster: Cluster) -> None:
+        applied = await cluster.client.apply([deployment(f"d{number}", replicas=0) for number in range(1200)])
+
+        assert [len(request.documents) for request in cluster.controls[0].requests] == [500, 500, 200]
+        assert applied[-1].name == "d1199"

@@ -1,0 +1,138 @@
+"""`bayplan-agent` as a process of its own, on a real Docker Engine and real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bayplan.transport.grpc import GrpcTransport
+from bayplan.v1 import agent_link_pb2 as pb
+from bayplan.v1.agent_link_pb2_grpc import add_AgentLinkServicer_to_server
+from tests.agent.scripted_manager import ScriptedManager, a_pod
+from tests.docker_engine import DockerEngine
+
+pytestmark = pytest.mark.docker
+
+
+class Process:
+    """The agent's process, and the engine as anybody sees it."""
+
+    def __init__(self, engine: DockerEngine, directory: Path) -> None:
+        self.engine = engine
+        self.directory = directory
+        self.node = f"n-{uuid.uuid4().hex[:8]}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, manager_port: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            witness_port = probe.getsockname()[1]
+        flags = [
+            f"--node={self.node}",
+            f"--managers=127.0.0.1:{manager_port}",
+            f"--data-dir={self.directory}",
+            f"--witness-port={witness_port}",
+            f"--docker-host=unix://{self.engine.socket}",
+            "--label=disk=ssd",
+        ]
+        log = (self.directory / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agent.main", *flags], stdout=log, stderr=log, env=os.environ.copy()
+            )
+
+    def end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        code = self._process.wait(timeout=10)
+        self._process = None
+        return code
+
+    def containers(self) -> dict[str, str]:
+        """Ids of ours by name, running or not."""
+        filters = json.dumps({"label": [f"bayplan.io/node={self.node}"]})
+        rows = json.loads(self.engine.call("GET", "containers/json", all="1", filters=filters))
+        return {row["Names"][0].lstrip("/"): row["Id"] for row in rows}
+
+    def clean_up(self) -> None:
+        if self._process is not None:
+            self.end(signal.SIGKILL)
+        for container_id in self.containers().values():
+            self.engine.call("DELETE", f"containers/{container_id}", force="1")
+
+
+@pytest.fixture
+def process(docker_engine: DockerEngine, tmp_path: Path) -> Iterator[Process]:
+    process = Process(docker_engine, tmp_path)
+    yield process
+    process.clean_up()
+
+
+async def until(condition: Callable[[], object], process: Process) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"not so within 20 s:\n{(process.directory / 'log').read_text()[-4000:]}")
+
+
+class TestProcess:
+    async def test_runs_a_pod_outlives_sigkill_and_says_goodbye(self, process: Process) -> None:
+        manager = ScriptedManager("m1")
+        register = partial(add_AgentLinkServicer_to_server, manager)
+        listener = await GrpcTransport().serve("127.0.0.1", 0, [register], [])
+        suffix = process.node
+        good = a_pod(image=process.engine.image, container={"command": ["sleep", "1000"]})
+        bad = a_pod(1, image=process.engine.image, container={"command": ["gunicorn"]})
+        talking = a_pod(
+            2, image=process.engine.image, container={"command": ["sh", "-c", "echo no database; exit 3"]}
+        )
+        for pod in (good, bad, talking):
+            pod.name = f"{pod.name}-{suffix}"
+        try:
+            process.start(listener.port)
+            await until(lambda: manager.is_connected, process)
+            assert manager.hellos[0].labels["disk"] == "ssd"
+            manager.assign(good, bad, talking, full=True)
+            await until(lambda: manager.statuses.get(good.uid, pb.PodStatus()).ready, process)
+            await until(lambda: manager.statuses[bad.uid].reason == "StartError", process)
+            assert "exit 127" in manager.statuses[bad.uid].message
+            assert "gunicorn" in manager.statuses[bad.uid].message
+            await until(lambda: manager.statuses[talking.uid].reason == "CrashLoopBackOff", process)
+            assert manager.statuses[talking.uid].message == 'exit 3: "no database"'
+            name = f"bay-{good.name}-web-0"
+            before = process.containers()[name]
+
+            process.end(signal.SIGKILL)
+            await until(lambda: not manager.is_connected, process)
+            manager.statuses.clear()
+            process.start(listener.port)
+            await until(lambda: manager.statuses.get(good.uid, pb.PodStatus()).ready, process)
+            assert process.containers()[name] == before
+
+            process.engine.call("POST", f"containers/{before}/kill")
+            await until(lambda: f"bay-{good.name}-web-1" in process.containers(), process)
+            await until(lambda: manager.statuses[good.uid].containers[0].restarts == 1, process)
+
+            manager.say(open_stream=pb.OpenStream(stream_id="own", logs=pb.LogOptions(tail=-1)))
+            await until(lambda: manager.frames.get("own") and manager.frames["own"][-1].end, process)
+            own_log = b"".join(frame.stdout for frame in manager.frames["own"])
+            assert b"session.welcomed" in own_log
+
+            manager.assign(full=True)
+            await until(lambda: not manager.statuses, process)
+            assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
+            assert manager.of_kind("goodbye")[0].restarting
+        finally:
+            await listener.stop(0.0)
