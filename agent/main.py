@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import os
 import platform
 import random
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ring = LogRing()
     configure_log(ring)
     try:
+        lock = _lock(settings.data_dir)
+    except OSError as error:
+        parser.exit(1, f"bayplan-agent: cannot use {settings.data_dir}: {error.strerror}\n")
+    if lock is None:
+        # Two agents on one journal and one engine would undo each other's work.
+        parser.exit(1, f"bayplan-agent: another agent already runs with {settings.data_dir}\n")
+    try:
         asyncio.run(
             _run(settings, docker_socket=_socket(flags.docker_host), boot_id=flags.boot_id, ring=ring)
         )
@@ -75,6 +83,17 @@ async def _run(settings: AgentSettings, *, docker_socket: str, boot_id: str, rin
         await agent.run()
     finally:
         await runtime.aclose()
+
+
+def _lock(directory: Path) -> int | None:
+    """Claim the directory for as long as this process lives. None: another process has it. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return lock
 
 
 def _parser() -> argparse.ArgumentParser:

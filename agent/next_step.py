@@ -161,10 +161,11 @@ def next_step(
     end = _end_wanted(desired, memory)
     if end is not None:
         return _end_what_lives(containers, desired) or end
+    newest = containers[-1] if containers and attempt_of(containers[-1]) == memory.attempt else None
     # An older attempt that lives was started by somebody else: the pod runs once.
     return (
-        _end_what_lives(containers[:-1], desired)
-        or _tend(containers[-1] if containers else None, memory)
+        _end_what_lives([each for each in containers if each is not newest], desired)
+        or _tend(newest, memory)
         or _make(desired, memory, now_s)
     )
 
@@ -235,8 +236,8 @@ def _end_wanted(desired: PodDesired, memory: PodMemory) -> Step | None:
 
 
 def _tend(newest: Container | None, memory: PodMemory) -> Step | None:
-    """For the container that should run; None: there was none yet, or it has ended and that was counted."""
-    if newest is None or attempt_of(newest) != memory.attempt:
+    """For the container of this attempt. None: there was none yet, or it has ended and that was counted."""
+    if newest is None:
         is_missing = memory.attempt >= 0 and not memory.is_ended
         return CountEnd(container=None) if is_missing else None
     if newest.state is ContainerState.RUNNING:

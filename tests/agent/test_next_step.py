@@ -106,6 +106,11 @@ class TestWantedToRun:
         step = decide(RUN, PodMemory(attempt=1), old, container(RUNNING, 1))
         assert step == Stop(container=old, grace_s=30.0)
 
+    def test_stops_it_too_when_the_newest_is_gone(self) -> None:
+        old = container(RUNNING, 0)
+        memory = PodMemory(attempt=1, is_ended=True, image="x")
+        assert decide(RUN, memory, old) == Stop(container=old, grace_s=30.0)
+
     def test_accepts_that_somebody_started_the_ended_one(self) -> None:
         memory = PodMemory(attempt=0, is_ended=True, not_before_s=NOW_S + 4)
         assert decide(RUN, memory, container(RUNNING)) == Idle()

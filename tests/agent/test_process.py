@@ -114,6 +114,13 @@ class TestProcess:
             name = f"bay-{good.name}-web-0"
             before = process.containers()[name]
 
+            second = [sys.executable, "-m", "agent.main", "--managers=127.0.0.1:1", "--node=n2"]
+            ended = await asyncio.to_thread(
+                subprocess.run, [*second, f"--data-dir={process.directory}"], capture_output=True, check=False
+            )
+            assert ended.returncode == 1
+            assert b"another agent already runs" in ended.stderr
+
             process.end(signal.SIGKILL)
             await until(lambda: not manager.is_connected, process)
             manager.statuses.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 from agent.agent import Agent
 from agent.runtime import port as runtime_port
-from agent.runtime.port import ContainerState
+from agent.runtime.port import Container, ContainerState
 from agent.runtime.simulated import SimulatedRuntime
 from agent.runtime.simulated_engine import SimulatedEngine
 from agent.runtime.simulated_images import Program, SimulatedRegistry
@@ -24,6 +25,7 @@ from agent.settings import AgentSettings
 from bayplan.client import Client
 from bayplan.model.names import PodId
 from manager.manager import Manager, ManagerSettings
+from manager.store import keys
 from tests.fakes.etcd_server import FakeEtcd
 from tests.fakes.host import FakeHost
 from tests.fakes.network import FakeNetwork, FakeTransport
@@ -300,15 +302,62 @@ class Cluster:
             lambda: self.running(name).total() == pods, within_s=within_s, what=f"{pods} pods of {name}"
         )
 
-    def container_ids(self, name: str) -> set[str]:
-        """Of running containers of a workload."""
-        return {
-            container.shown.id
+    def containers(self, name: str = "") -> list[Container]:
+        """Running containers of a workload, or of all, as `docker ps` on each host shows them."""
+        return [
+            container.shown
             for node in self.nodes.values()
             for container in node.engine.containers.values()
             if container.shown.state is ContainerState.RUNNING
-            and container.shown.labels.get(runtime_port.LABEL_WORKLOAD, "").endswith(f"/{name}")
-        }
+            and runtime_port.LABEL_POD in container.shown.labels
+            and name in ("", container.shown.labels[runtime_port.LABEL_WORKLOAD].rpartition("/")[2])
+        ]
+
+    def container_ids(self, name: str = "") -> set[str]:
+        """Of running containers of a workload, or of all."""
+        return {container.id for container in self.containers(name)}
+
+    def revisions(self, name: str) -> Counter[str]:
+        """How many containers of each revision run."""
+        return Counter(found.labels[runtime_port.LABEL_REVISION] for found in self.containers(name))
+
+    def keys(self) -> list[str]:
+        """What the store holds."""
+        return [item.key for item in self.etcd.items("/")]
+
+    def desired(self) -> dict[str, int]:
+        """How many pods each workload wants, by uid, read from the store alone."""
+        found = {}
+        for item in self.etcd.items(keys.RESOURCES):
+            record = json.loads(item.value)
+            found[record["uid"]] = 0 if record["deleting"] else record["document"]["spec"]["replicas"]
+        return found
+
+    def is_settled(self) -> bool:
+        """Whether exactly what the store's documents want runs: one copy a slot."""
+        slots = Counter(
+            (pod.workload_uid, pod.slot) for node in self.nodes.values() for pod in node.running()
+        )
+        wanted = {(uid, slot): 1 for uid, replicas in self.desired().items() for slot in range(replicas)}
+        return slots == wanted
+
+    async def stays(self, condition: Callable[[], bool], *, for_s: float, what: str = "") -> None:
+        """Look all the time: `condition` must hold throughout."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        while loop.time() < begun_s + for_s:
+            if not condition():
+                raise AssertionError(f"{what or condition} ended after {loop.time() - begun_s:.2f} s")
+            await asyncio.sleep(0.05)
+
+    async def change_leader(self) -> float:
+        """Kill the leader; returns how long it took until another had read the store."""
+        leader = self.leader
+        assert leader is not None
+        begun_s = asyncio.get_running_loop().time()
+        await leader.kill()
+        await self.until(lambda: self.leader is not None, within_s=5, what="another leader")
+        return asyncio.get_running_loop().time() - begun_s
 
 
 class Watcher:
