@@ -124,7 +124,10 @@ class Demo:
         more = str(REPLICAS + 1)
         self._until(
             "another manager takes a write",
-            lambda: self._cluster.bay("scale", f"deployment/{APP}", f"--replicas={more}").returncode == 0,
+            lambda: (
+                self._cluster.bay("scale", f"deployment/{APP}", "--replicas", more, "--no-wait").returncode
+                == 0
+            ),
             FAILOVER_TIMEOUT_S,
         )
         print(

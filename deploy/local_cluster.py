@@ -184,16 +184,25 @@ class LocalCluster:
             return []
         return found
 
-    def engine(self, node: str, path: str) -> Any:
-        """GET `path` from the node's Docker Engine: the decoded JSON. Raises OSError, HTTPException."""
-        connection = _UnixConnection(self.run_dir / node / "docker.sock", timeout_s=ENGINE_TIMEOUT_S)
+    def engine(
+        self,
+        node: str,
+        path: str,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        timeout_s: float = ENGINE_TIMEOUT_S,
+    ) -> Any:
+        """Ask the node's Docker Engine: the decoded JSON, None if it has none. Raises OSError, HTTPException."""
+        connection = _UnixConnection(self.run_dir / node / "docker.sock", timeout_s=timeout_s)
+        headers = {"Host": "docker", "Content-Type": "application/json"}
         try:
-            connection.request("GET", path, headers={"Host": "docker"})
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
-            body = answer.read()
-            if answer.status != http.HTTPStatus.OK:
-                raise http.client.HTTPException(f"{answer.status} {body.decode(errors='replace')}")
-            return json.loads(body)
+            said = answer.read()
+            if answer.status >= http.HTTPStatus.MULTIPLE_CHOICES:
+                raise http.client.HTTPException(f"{answer.status} {said.decode(errors='replace')}")
+            return json.loads(said) if said else None
         finally:
             connection.close()
 

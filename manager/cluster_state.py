@@ -494,8 +494,18 @@ class ClusterState:
         return pod_name(self.workload_name(pod.workload_uid)[2], pod)
 
     def attempts_of(self, uid: str) -> list[api.Pod]:
-        """Earlier pods of a workload's slots, whose records are gone."""
-        return [pod for (held, _), attempts in self._attempts.items() if held == uid for pod in attempts]
+        """Earlier pods of the slots that are wanted now, whose records are gone."""
+        place = self.workloads.get(uid)
+        if place is None:
+            return []
+        resource = self.resources[place].resource
+        assert isinstance(resource, Deployment)
+        return [
+            pod
+            for (held, slot), attempts in self._attempts.items()
+            if held == uid and slot < resource.spec.replicas
+            for pod in attempts
+        ]
 
     def remember_attempt(self, pod: api.Pod) -> None:
         """A pod's record goes; people still want to read why."""

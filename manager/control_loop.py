@@ -170,7 +170,8 @@ class ControlLoop:
         plan = join(plans, cluster)
         for planned in plans:
             self.unplaced.pop(planned.uid, None)
-        self._note_unplaced(plan)
+        is_learning = any(node.state is NodeState.UNKNOWN for node in cluster.nodes.values())
+        self._note_unplaced(plan, is_learning=is_learning)
         self._wake_by(plan.wake_at_s)
         if plan.changes:
             batch = batch_of(plan.changes, self._state)
@@ -191,9 +192,10 @@ class ControlLoop:
         budget = nodes.replacement_budget(cluster.now_s)
         plans: list[WorkloadPlan] = []
         for uid in sorted(dirty):
-            if budget is not None and budget <= 0:
-                cluster = _without_replacing(cluster)
-                self._wake_by(cluster.now_s + _BUDGET_RETRY_S)
+            if budget is not None:
+                cluster = replace(cluster, losses_max=budget)
+                if not budget:
+                    self._wake_by(cluster.now_s + _BUDGET_RETRY_S)
             planned = self._planned(uid, cluster)
             if planned is None:
                 continue
@@ -202,6 +204,7 @@ class ControlLoop:
             if lost and budget is not None:
                 budget -= lost
                 nodes.replaced(lost)
+                self._wake_by(cluster.now_s + _BUDGET_RETRY_S)
         return plans
 
     def _wake_by(self, at_s: float) -> None:
@@ -227,10 +230,12 @@ class ControlLoop:
             self.unplaced.pop(uid, None)
         return planned
 
-    def _note_unplaced(self, plan: Plan) -> None:
+    def _note_unplaced(self, plan: Plan, *, is_learning: bool) -> None:
         for pending in plan.unplaced:
             slots = self.unplaced.setdefault(pending.workload_uid, {})
             slots[pending.slot] = pending.reason
+        if is_learning:
+            return  # Nodes that are not heard of yet may have room: no news before that is known.
         for uid in {pending.workload_uid for pending in plan.unplaced}:
             kind, namespace, name = self._state.workload_name(uid)
             reasons = sorted(set(self.unplaced[uid].values()))
@@ -328,13 +333,3 @@ class ControlLoop:
             async with self._passing:
                 self.mark(self._state.repair(listing))
             self.mark(["*"])
-
-
-def _without_replacing(cluster: ClusterView) -> ClusterView:
-    nodes = {
-        name: replace(node, held=node.held or "replacements are rationed after a mass failure")
-        if node.state is NodeState.DOWN
-        else node
-        for name, node in cluster.nodes.items()
-    }
-    return replace(cluster, nodes=nodes)

@@ -379,6 +379,9 @@ class Dispatcher:
                 slot=pod.slot,
             )
 
+        placement = self._state.placements[pod.workload_uid][pod]
+        if placement.want is Want.STOP:
+            return  # That it stops was decided, and said.
         was_ready = before is not None and before.ready
         if status.ready and not was_ready:
             add("PodReady", f"running on {node}")

@@ -29,7 +29,8 @@ ASK_AGAIN_S = 1.0  # Nobody answered: perhaps somebody does now.
 RESTART_S = 60.0
 GRACE_S = 10.0  # A new leader judges nobody whom it has not heard before.
 AGENT_LOST_S = 300.0
-AGENT_LOST_ASK_S = 5.0  # A host may die after its agent.
+AGENT_LOST_ASK_S = 5.0  # A host may die after its agent,
+AGENT_LOST_NEW_S = 10.0  # mostly soon after: asked each second at first.
 # `tick` comes at least this often; when nothing came for longer than PAUSE_S we were stopped ourselves.
 TICK_S = 0.5
 PAUSE_S = 1.5
@@ -251,12 +252,14 @@ class Liveness:
     def _next_round_s(self, life: NodeLife, inquiry: Inquiry) -> float:
         if not inquiry.is_over:
             return float("inf")
-        if life.state is NodeState.AGENT_LOST:
-            return inquiry.started_s + AGENT_LOST_ASK_S
+        if life.state is NodeState.AGENT_LOST and self._is_fresh(life, inquiry):
+            # A host that is going down may refuse for a moment before it falls silent.
+            is_new = inquiry.started_s < life.since_s + AGENT_LOST_NEW_S
+            return inquiry.started_s + (ASK_AGAIN_S if is_new else AGENT_LOST_ASK_S)
+        if not self._is_fresh(life, inquiry) and (inquiry.refused or life.state is NodeState.AGENT_LOST):
+            return life.quiet_since_s + CONFIRM_S
         if not inquiry.refused:
             return inquiry.started_s + ASK_AGAIN_S
-        if not self._is_fresh(life, inquiry):
-            return life.quiet_since_s + CONFIRM_S
         return float("inf")
 
     def _is_fresh(self, life: NodeLife, inquiry: Inquiry) -> bool:

@@ -18,6 +18,8 @@ def plan_lost(situation: Situation) -> list[SetWant]:
     changes: list[SetWant] = []
     for pods in situation.slots.values():
         for pod in pods:
+            if len(changes) == situation.cluster.losses_max:
+                return changes
             if pod.want not in (Want.RUN, Want.HANDOVER):
                 continue
             verdict = why_lost(situation.cluster, pod.node)

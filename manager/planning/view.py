@@ -108,3 +108,5 @@ class ClusterView:
     nodes: dict[str, NodeView]
     # Booked by every placement of every workload whose record is kept, terminal ones apart.
     reserved: dict[str, Amounts] = field(default_factory=dict)
+    # How many pods of dead nodes one plan may count lost: replacing is rationed after a mass failure. None: any.
+    losses_max: int | None = None

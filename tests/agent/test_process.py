@@ -93,13 +93,18 @@ class TestProcess:
         register = partial(add_AgentLinkServicer_to_server, manager)
         listener = await GrpcTransport().serve("127.0.0.1", 0, [register], [])
         suffix = process.node
-        good = a_pod(image=process.engine.image, container={"command": ["sleep", "1000"]})
+        good = a_pod(
+            image=process.engine.image,
+            container={"command": ["sleep", "1000"]},
+            terminationGracePeriodSeconds=1,
+        )
         bad = a_pod(1, image=process.engine.image, container={"command": ["gunicorn"]})
         talking = a_pod(
             2, image=process.engine.image, container={"command": ["sh", "-c", "echo no database; exit 3"]}
         )
-        for pod in (good, bad, talking):
+        for number, pod in enumerate((good, bad, talking)):
             pod.name = f"{pod.name}-{suffix}"
+            pod.revision = f"0000000{number}"
         try:
             process.start(listener.port)
             await until(lambda: manager.is_connected, process)
@@ -139,6 +144,7 @@ class TestProcess:
 
             manager.assign(full=True)
             await until(lambda: not manager.statuses, process)
+            assert not any(process.engine.is_running(each) for each in process.containers().values())
             assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
             assert manager.of_kind("goodbye")[0].restarting
         finally:

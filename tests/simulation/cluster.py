@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -122,6 +123,10 @@ class Node:
             self._transport.kill()
         await _end(self._task)
         self._task = None
+
+    def lose_data(self) -> None:
+        """Somebody removes the data directory of the agent, which does not run."""
+        shutil.rmtree(self._data)
 
     async def kill(self) -> None:
         """The host loses power."""

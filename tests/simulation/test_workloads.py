@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from agent.runtime.port import Output
 from agent.runtime.simulated_images import Program
 from bayplan.client.errors import InvalidDocumentError, NotFoundError
 from tests.simulation.cluster import Cluster, deployment
@@ -193,19 +194,24 @@ class TestWhatCannotRun:
 
         (pod,) = await cluster.client.pods()
 
-        assert pod.status == "CrashLoopBackOff"
+        assert pod.status == "StartError"
         assert "gunicorn" in pod.why
         assert "127" in pod.why
 
     async def test_program_that_ends_again_and_again(self, cluster: Cluster) -> None:
-        cluster.registry.push("docker.io/library/ends:1", Program(runs_s=0.5, exit_code=3))
+        """As a shell does that does not find its command."""
+        line = b"sh: 1: gunicorn: not found"
+        program = Program(runs_s=0.5, exit_code=127, output=(Output(data=line, is_stderr=True),))
+        cluster.registry.push("docker.io/library/ends:1", program)
         await cluster.client.apply([deployment(replicas=1, image="ends:1")])
         await asyncio.sleep(20)
 
         (pod,) = await cluster.client.pods()
 
+        assert pod.status == "CrashLoopBackOff"
         assert pod.restarts >= 3
-        assert "3" in pod.why
+        assert "127" in pod.why
+        assert "gunicorn: not found" in pod.why
 
     async def test_request_that_fits_nowhere(self, cluster: Cluster) -> None:
         await cluster.client.apply([deployment(replicas=1, cpu="5")])

@@ -273,6 +273,15 @@ class TestAgentLost:
 
         it.run(6, it.is_in("n1", NodeState.DOWN))
 
+    def test_a_dying_host_that_refuses_for_a_moment_is_down_as_soon_as_any_other(self) -> None:
+        """Its agent dies first, its network a few milliseconds later."""
+        it = Situation(*FIVE)
+        gone_s = it.now_s + 0.3
+        it.says = lambda _witness, _node: it.now_s < gone_s
+        it.kill("n1")
+
+        assert it.run(5, it.is_in("n1", NodeState.DOWN)) <= 2.6
+
     def test_when_nobody_testifies_any_more_it_stays(self) -> None:
         it = Situation(*FIVE)
         self.alive_hosts(it)

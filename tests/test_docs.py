@@ -1,0 +1,115 @@
+"""The documents say what is so: their links, commands, targets and messages exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from bayplan.cli import main
+from deploy.shell import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SOURCES = ("bayplan", "manager", "agent", "deploy")
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# A message in the first cell of a table's row, in one or two backticks.
+MESSAGE = re.compile(r"^\| (`+)(.+?)\1 \|", re.MULTILINE)
+FORBIDDEN = ("/work/", "../shared", "issue #")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def code_of(text: str) -> Iterator[str]:
+    """What the documents show as code: fenced, indented, or in backticks."""
+    yield from FENCE.findall(text)
+    yield from re.findall(r"^ {4}.+$", text, re.MULTILINE)
+    yield from re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@cache
+def texts_of_the_source() -> str:
+    """Every string in the code; a value that is filled in is a line break."""
+    texts = []
+    for package in SOURCES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    texts.append(
+                        "\n".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+                    )
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return "\n".join(texts)
+
+
+@cache
+def targets() -> frozenset[str]:
+    return frozenset(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def command() -> click.Command:
+    return typer.main.get_command(main.app)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+class TestDocument:
+    def test_links_lead_somewhere(self, document: Path) -> None:
+        for link in LINK.findall(FENCE.sub("", document.read_text())):
+            if link.startswith(("http://", "https://", "mailto:")):
+                continue
+            path, _, section = link.partition("#")
+            target = (document.parent / path).resolve() if path else document
+            assert target.exists(), link
+            if section and target.suffix == ".md":
+                headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+                assert section in map(anchor, headings), link
+
+    def test_make_targets_exist(self, document: Path) -> None:
+        for code in code_of(document.read_text()):
+            for target in re.findall(r"\bmake ([a-z][a-z0-9-]*)", code):
+                assert target in targets(), code
+
+    def test_commands_of_bay_exist(self, document: Path) -> None:
+        for code in code_of(document.read_text()):
+            for words in re.findall(r"(?:^|[\s(`$])bay ((?:[a-z][a-z-]*\b ?)+)", code, re.MULTILINE):
+                first, *rest = words.split()
+                group = command()
+                assert isinstance(group, click.Group)
+                found = group.commands.get(first)
+                assert found is not None, code
+                if isinstance(found, click.Group) and rest:
+                    assert rest[0] in found.commands, code
+
+    def test_says_nothing_of_where_it_was_written(self, document: Path) -> None:
+        text = document.read_text()
+
+        assert [word for word in FORBIDDEN if word in text] == []
+
+
+class TestErrors:
+    def test_every_message_is_one_of_the_program(self) -> None:
+        messages = [match[1] for match in MESSAGE.findall((ROOT / "docs/errors.md").read_text())]
+        assert len(messages) > 100
+
+        source = texts_of_the_source()
+        unknown = [
+            message
+            for message in messages
+            if not all(part.strip() in source for part in message.split("…") if part.strip())
+        ]
+        assert unknown == []
