@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import click
 import pytest
-import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from bayplan.cli import main
+import bayplan.cli.main  # noqa: F401 - adds the commands
+from bayplan.cli.app import app
 from deploy.shell import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -62,8 +63,18 @@ def targets() -> frozenset[str]:
     return frozenset(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def command() -> click.Command:
-    return typer.main.get_command(main.app)
+@cache
+def commands() -> dict[str, frozenset[str]]:
+    """Each command of bay, those of groups with a space, and its options."""
+    bay = get_command(app)
+    assert isinstance(bay, TyperGroup)
+    found = {}
+    for word, one in bay.commands.items():
+        parts = {"": one, **(one.commands if isinstance(one, TyperGroup) else {})}
+        for part, each in parts.items():
+            options = {option for parameter in each.params for option in parameter.opts}
+            found[f"{word} {part}".strip()] = frozenset(options) | {"--managers", "--help", "-h"}
+    return found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
@@ -84,16 +95,20 @@ class TestDocument:
             for target in re.findall(r"\bmake ([a-z][a-z0-9-]*)", code):
                 assert target in targets(), code
 
-    def test_commands_of_bay_exist(self, document: Path) -> None:
+    def test_commands_of_bay_exist_with_their_options(self, document: Path) -> None:
         for code in code_of(document.read_text()):
-            for words in re.findall(r"(?:^|[\s(`$])bay ((?:[a-z][a-z-]*\b ?)+)", code, re.MULTILINE):
-                first, *rest = words.split()
-                group = command()
-                assert isinstance(group, click.Group)
-                found = group.commands.get(first)
-                assert found is not None, code
-                if isinstance(found, click.Group) and rest:
-                    assert rest[0] in found.commands, code
+            for line in re.findall(r"(?:^|[\s(`$])bay ([a-z][^|`#;)\n]*)", code, re.MULTILINE):
+                words = line.partition(" -- ")[0].split()
+                found = " ".join(words[:2]) if " ".join(words[:2]) in commands() else words[0]
+                assert found in commands(), line
+                options = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+                known = commands()[found]
+                unknown = [
+                    option
+                    for option in options
+                    if option not in known and not {f"-{letter}" for letter in option[1:]} <= known
+                ]
+                assert unknown == [], line
 
     def test_says_nothing_of_where_it_was_written(self, document: Path) -> None:
         text = document.read_text()
