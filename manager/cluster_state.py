@@ -241,7 +241,7 @@ class ClusterState:
             return set()
         try:
             stored = records.decode_document(value)
-            resource = parse_document(stored.document, from_user=False).resource
+            resource = parse_document(stored.document).resource
         except (DocumentError, records.DamagedRecordError) as error:
             # A document that cannot be read harms only itself: what runs of it is left alone.
             self.broken[key] = str(error)

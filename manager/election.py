@@ -32,7 +32,7 @@ from manager.store.port import (
     StoreReplacedError,
     UnknownOutcomeError,
 )
-from manager.term import Epoch, LeaderKey, Term, leader_key
+from manager.term import SUSPEND_AFTER_S, Epoch, LeaderKey, Term, leader_key
 
 __all__ = ["Election", "Epoch", "LeaderKey", "Term"]
 
@@ -40,6 +40,7 @@ log = structlog.get_logger()
 
 LEASE_TTL_S = 3
 SUSPENDED_POLL_S = 0.05
+FORGOTTEN_POLL_S = 0.5
 TAKEOVER_EVERY_S = 30
 TAKEOVER_TRIES = 3
 # A standby tries now and then although it believes that somebody leads: watches may fail silently,
@@ -86,16 +87,26 @@ class Election:
                 await news.wait()
                 news = self._news
 
-    async def run(self, lead: Callable[[Term], Awaitable[None]]) -> None:
+    async def run(
+        self,
+        lead: Callable[[Term], Awaitable[None]],
+        *,
+        is_followed: Callable[[int], Awaitable[bool]] | None = None,
+    ) -> None:
         """Stand in the election until cancelled, and call `lead` for each term won.
 
         `lead` is cancelled when its term is lost; when it returns, the leadership is given up; what it
         raises ends `run`. Raises FormatVersionError or DamagedRecordError if the store is not ours.
+
+        Args:
+            lead: one leadership.
+            is_followed: whether others still take this manager for the leader of an epoch; None: it is
+                alone. Asked when its lease must have ended, but etcd does not answer to say so.
         """
         try:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(self._follow(), name="leader watch")
-                parts.create_task(self._campaign(lead), name="campaign")
+                parts.create_task(self._campaign(lead, is_followed or _always), name="campaign")
         finally:
             await self._give_up_lease()
 
@@ -196,7 +207,9 @@ class Election:
 
     # -- becoming the leader ---------------------------------------------------------------------
 
-    async def _campaign(self, lead: Callable[[Term], Awaitable[None]]) -> None:
+    async def _campaign(
+        self, lead: Callable[[Term], Awaitable[None]], is_followed: Callable[[int], Awaitable[bool]]
+    ) -> None:
         retry_s = RETRY_FIRST_S
         while True:
             self._campaign_now.clear()
@@ -210,7 +223,7 @@ class Election:
             if term is None:
                 await self._wait_for_vacancy()
             else:
-                await self._lead(term, lead)
+                await self._lead(term, lead, is_followed)
 
     async def _wait_for_vacancy(self) -> None:
         try:
@@ -239,7 +252,12 @@ class Election:
             return None
         return Term(Epoch(store=meta.incarnation, revision=found.create_revision), lease)
 
-    async def _lead(self, term: Term, lead: Callable[[Term], Awaitable[None]]) -> None:
+    async def _lead(
+        self,
+        term: Term,
+        lead: Callable[[Term], Awaitable[None]],
+        is_followed: Callable[[int], Awaitable[bool]],
+    ) -> None:
         log.info("leadership.won", epoch=term.epoch.revision, store=term.epoch.store)
         self._term = term
         try:
@@ -248,6 +266,7 @@ class Election:
                 guards = [
                     parts.create_task(self._suspend_when_silent(term), name="suspension"),
                     parts.create_task(_end_with_lease(term), name="lease end"),
+                    parts.create_task(_end_when_forgotten(term, is_followed), name="forgotten"),
                     parts.create_task(_cancel_at_end(term, leading), name="term end"),
                 ]
                 await asyncio.wait((leading,))
@@ -307,6 +326,25 @@ async def _run_lead(lead: Callable[[Term], Awaitable[None]], term: Term) -> None
 async def _end_with_lease(term: Term) -> None:
     await term.lease.wait_gone()
     term.end("the lease is gone")
+
+
+async def _end_when_forgotten(term: Term, is_followed: Callable[[int], Awaitable[bool]]) -> None:
+    """End the term of a leader that is cut off from etcd while others have gone on.
+
+    Its agents are still connected to it and would never look for the new leader. But when etcd is silent
+    for everybody there is no other leader, and the agents' streams are kept.
+    """
+    while True:
+        await term.wait_suspended()
+        await asyncio.sleep(FORGOTTEN_POLL_S)
+        if term.silence_left_s < SUSPEND_AFTER_S - LEASE_TTL_S and not await is_followed(term.epoch.revision):
+            term.end("etcd is silent and the other managers do not follow any more")
+            return
+
+
+async def _always(epoch: int) -> bool:
+    del epoch
+    return True
 
 
 async def _cancel_at_end(term: Term, leading: asyncio.Task[None]) -> None:

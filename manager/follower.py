@@ -56,6 +56,11 @@ class Follower:
         heard_epoch, heard_s = self._heard
         return heard_epoch == epoch and asyncio.get_running_loop().time() - heard_s < HEARD_WITHIN_S
 
+    async def is_followed(self, epoch: int) -> bool:
+        """Whether another manager still hears this one as the leader of `epoch`, or there is no other."""
+        others = self._others()
+        return not others or await self._is_heard_by(others, epoch)
+
     async def run(self) -> None:
         """Follow whoever leads, until cancelled."""
         changes = self._election.leader_changes()
@@ -68,6 +73,7 @@ class Follower:
                 finally:
                     following.cancel()
                     await asyncio.gather(following, return_exceptions=True)
+                    self._heard = (0, 0.0)
         finally:
             await changes.aclose()
 
@@ -143,9 +149,12 @@ class Follower:
         return reply.heard
 
     async def _is_heard_by_others(self, leader: LeaderKey) -> bool:
-        request = wire.HearLeaderRequest()
-        request.epoch.revision = leader.create_revision
         others = [address for address in self._others() if address != leader.address]
+        return await self._is_heard_by(others, leader.create_revision)
+
+    async def _is_heard_by(self, others: list[str], epoch: int) -> bool:
+        request = wire.HearLeaderRequest()
+        request.epoch.revision = epoch
         answers = await asyncio.gather(*(self._asked(address, request) for address in others))
         return any(answers)
 

@@ -169,7 +169,9 @@ class Manager:
         try:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(self._members.run(), name="members")
-                parts.create_task(self._election.run(self._lead), name="election")
+                parts.create_task(
+                    self._election.run(self._lead, is_followed=self._follower.is_followed), name="election"
+                )
                 parts.create_task(self._follower.run(), name="follower")
         finally:
             self._manager_link.resign()

@@ -65,10 +65,13 @@ def plan_adoption(
     found: dict[tuple[str, int], dict[PodId, Placement]] = {}
     templates: dict[tuple[str, str], str] = {}
     owners: dict[str, list[wire.Assignment]] = {}
-    for session in visitors:
+    sessions = tuple(visitors)
+    told = _templates(sessions)
+    for session in sessions:
         for status in session.reported:
             assignment = status.assignment
-            if PodState(status.state).is_terminal or not assignment.template_json:
+            template = told.get((assignment.workload_uid, assignment.revision), "")
+            if PodState(status.state).is_terminal or not template:
                 continue
             if assignment.want not in (wire.WANT_RUN, wire.WANT_HANDOVER):
                 continue
@@ -82,10 +85,10 @@ def plan_adoption(
             )
             chunk = records.chunk_of(pod.slot)
             found.setdefault((pod.workload_uid, chunk), {})[pod] = placement
-            templates[pod.workload_uid, assignment.revision] = assignment.template_json
+            templates[pod.workload_uid, assignment.revision] = template
             owners.setdefault(pod.workload_uid, []).append(assignment)
             adoption.pods += 1
-    _put_documents(adoption, state, owners, now_ms)
+    _put_documents(adoption, state, owners, templates, now_ms)
     for (uid, revision), template in templates.items():
         if (uid, revision) not in state.revisions:
             adoption.operations.append(Put(key=keys.revision(uid, revision), value=template.encode()))
@@ -104,8 +107,22 @@ def plan_adoption(
     return adoption
 
 
+def _templates(sessions: Iterable[NodeSession]) -> dict[tuple[str, str], str]:
+    """By (workload uid, revision). An agent says each once, with the first of its pods."""
+    return {
+        (status.assignment.workload_uid, status.assignment.revision): status.assignment.template_json
+        for session in sessions
+        for status in session.reported
+        if status.assignment.template_json
+    }
+
+
 def _put_documents(
-    adoption: Adoption, state: ClusterState, owners: dict[str, list[wire.Assignment]], now_ms: int
+    adoption: Adoption,
+    state: ClusterState,
+    owners: dict[str, list[wire.Assignment]],
+    templates: dict[tuple[str, str], str],
+    now_ms: int,
 ) -> None:
     """Documents that want what runs: made again, or changed where they want something older."""
     for uid, assignments in owners.items():
@@ -115,7 +132,7 @@ def _put_documents(
         if entry is not None and entry.stored.uid != uid:
             continue
         replicas = 1 + max(assignment.slot for assignment in assignments)
-        template = json.loads(newest.template_json)
+        template = json.loads(templates[uid, newest.revision])
         document = _document(place, replicas, template) if entry is None else entry.stored.document
         spec = {**document["spec"], "replicas": replicas, "template": template}
         if entry is not None and spec == document["spec"]:

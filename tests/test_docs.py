@@ -116,6 +116,15 @@ class TestDocument:
         assert [word for word in FORBIDDEN if word in text] == []
 
 
+class TestReadme:
+    def test_its_program_is_the_example(self) -> None:
+        programs = re.findall(
+            r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        )
+
+        assert programs == [(ROOT / "examples/client.py").read_text()]
+
+
 class TestErrors:
     def test_every_message_is_one_of_the_program(self) -> None:
         messages = [match[1] for match in MESSAGE.findall((ROOT / "docs/errors.md").read_text())]

@@ -16,6 +16,7 @@ from bayplan.cli.waiting import wait_for
 if TYPE_CHECKING:
     from bayplan.client import Client, Pod
     from bayplan.manifests.manifest import Manifest
+    from bayplan.resources.kinds import Kind
 
 _GONE_LOOK_EVERY_S = 0.3
 
@@ -81,7 +82,7 @@ async def scale(
 
 def named(
     words: Sequence[str], sources: Sequence[str], namespace: str | None
-) -> list[tuple[kinds.Kind, str, str]]:
+) -> list[tuple[Kind, str, str]]:
     """What to delete, as (kind, namespace, name): named by `words`, or by the documents in files."""
     if words and sources:
         raise CommandError("name things, or files with -f, not both", exit_code=2)
@@ -104,7 +105,7 @@ def named(
 
 async def delete(
     client: Client,
-    things: Sequence[tuple[kinds.Kind, str, str]],
+    things: Sequence[tuple[Kind, str, str]],
     *,
     wait_s: float | None,
     ignore_not_found: bool,
@@ -113,14 +114,14 @@ async def delete(
     """Delete documents (kind, namespace, name), and wait until they and their pods are gone."""
     from bayplan.client import NotFoundError
 
-    begun: list[tuple[kinds.Kind, str, str, str]] = []
+    begun: list[tuple[Kind, str, str, str]] = []
     missing: list[str] = []
     for kind, namespace, name in things:
         if kind is kinds.NODE:
             raise CommandError(
                 f"a node is not deleted but drained and removed: bay node remove {clean(name)}"
             )
-        if not kind.is_document:
+        if not kind.is_applied:
             raise CommandError(f"a {kind.full_name} is not deleted by itself: scale or delete its workload")
         try:
             uid = await client.delete(kind.name, name, namespace=namespace)
@@ -142,7 +143,7 @@ async def delete(
 
 async def _gone(
     client: Client,
-    kind: kinds.Kind,
+    kind: Kind,
     namespace: str,
     name: str,
     uid: str,

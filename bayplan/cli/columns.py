@@ -11,6 +11,7 @@ from bayplan.cli.text import age, memory, pairs
 
 if TYPE_CHECKING:
     from bayplan.client import Document, Event, Node, Pod
+    from bayplan.resources.kinds import Kind
 
 _Item = TypeVar("_Item")
 
@@ -205,7 +206,7 @@ EVENT: View[Event] = View(
 )
 
 
-def of_kind(kind: kinds.Kind) -> View[Any]:
+def of_kind(kind: Kind) -> View[Any]:
     """The view of a kind; a plain one for kinds that this version does not know."""
     views: dict[str, View[Any]] = {
         "Deployment": DEPLOYMENT,

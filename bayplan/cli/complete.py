@@ -27,7 +27,7 @@ def things(ctx: typer.Context, incomplete: str) -> list[str]:
         return _begin([f"{word}/{name}" for name in _names(ctx, word)], incomplete)
     if words and "/" not in words[0]:
         return _begin(_names(ctx, words[0].split(",")[0]), incomplete)
-    return _begin([*(kind.words[0] for kind in kinds.KINDS), "all"], incomplete)
+    return _begin([*(kind.plural for kind in kinds.KINDS), "all"], incomplete)
 
 
 def workloads(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -31,7 +31,7 @@ async def describe(client: Client, reference: kinds.Reference, *, namespace: str
         pods = await client.pods(namespace="", node=node.name)
         _node(node, pods)
         _events(await client.events(object=f"node/{node.name}"))
-    elif kind.is_document:
+    elif kind.is_applied:
         document = await client.get(kind.name, reference.name, namespace=namespace)
         pods = ()
         if kind in kinds.WORKLOADS:

@@ -15,6 +15,7 @@ from bayplan.cli.text import Table, clean
 
 if TYPE_CHECKING:
     from bayplan.client import Client
+    from bayplan.resources.kinds import Kind
 
 # Nodes have no watch of their own.
 _LOOK_EVERY_S = 1.0
@@ -36,7 +37,7 @@ async def get(client: Client, query: Query) -> None:
     """Print what `query` asks for, grouped by kind."""
     if query.selector and any(reference.name for reference in query.references):
         raise CommandError("a name and a selector exclude each other")
-    found: dict[str, tuple[kinds.Kind, list[Any]]] = {}
+    found: dict[str, tuple[Kind, list[Any]]] = {}
     for reference in query.references:
         items = await _items(client, reference, query)
         found.setdefault(reference.kind.name, (reference.kind, []))[1].extend(items)
@@ -64,7 +65,7 @@ def _is_names(query: Query) -> bool:
     return query.quiet or query.output == "name"
 
 
-def _lines(kind: kinds.Kind, items: Sequence[Any], query: Query, *, several: bool) -> list[str]:
+def _lines(kind: Kind, items: Sequence[Any], query: Query, *, several: bool) -> list[str]:
     view = columns.of_kind(kind)
     if query.quiet:
         return [clean(view.bare_name(item)) for item in items]

@@ -1,43 +1,26 @@
 """What a user may name on the command line: `deploy`, `deployments.apps`, `deploy/web`.
 
-A table of its own beside bayplan.resources.kinds, because that one needs pydantic, which takes
-longer to import than a completion may take. A test keeps the two equal.
+The kinds of documents, and events, which exist only here.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from bayplan.cli.failures import CommandError
 from bayplan.cli.text import clean
+from bayplan.resources import kinds as documents
+from bayplan.resources.kinds import Kind
 
+DEPLOYMENT = documents.KINDS["Deployment"]
+SERVICE = documents.KINDS["Service"]
+POD = documents.KINDS["Pod"]
+NODE = documents.KINDS["Node"]
+EVENT = Kind(name="Event", plural="events", short_names=("ev",), api_version="v1", is_applied=False)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """One kind of thing."""
-
-    name: str  # As in documents: Deployment.
-    full_name: str  # As kubectl prints it: deployment.apps.
-    words: tuple[str, ...]  # What users type for it; the first is the plural.
-    is_document: bool = False
-    is_namespaced: bool = True
-
-
-DEPLOYMENT = Kind(
-    name="Deployment",
-    full_name="deployment.apps",
-    words=("deployments", "deployment", "deploy", "deployments.apps", "deployment.apps", "deploy.apps"),
-    is_document=True,
-)
-SERVICE = Kind(name="Service", full_name="service", words=("services", "service", "svc"), is_document=True)
-POD = Kind(name="Pod", full_name="pod", words=("pods", "pod", "po"))
-NODE = Kind(name="Node", full_name="node", words=("nodes", "node", "no"), is_namespaced=False)
-EVENT = Kind(name="Event", full_name="event", words=("events", "event", "ev"))
-
-KINDS = (DEPLOYMENT, SERVICE, POD, NODE, EVENT)
+KINDS = (*documents.KINDS.values(), EVENT)
 WORKLOADS = (DEPLOYMENT,)
 
 # What `bay get all` shows, in this order.
@@ -50,7 +33,9 @@ def find(word: str) -> Kind:
     for kind in KINDS:
         if lower in kind.words:
             return kind
-    known = [kind.words[0] for kind in KINDS]
+    import difflib  # Only who mistypes waits for it.
+
+    known = [kind.plural for kind in KINDS]
     near = difflib.get_close_matches(lower, [word for kind in KINDS for word in kind.words], n=1)
     hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
     raise CommandError(f'there is no kind "{clean(word)}". {hint}')
@@ -61,7 +46,7 @@ def of_document(name: str) -> Kind:
     for kind in KINDS:
         if kind.name == name:
             return kind
-    return Kind(name=name, full_name=name.lower(), words=(name.lower(),), is_document=True)
+    return Kind(name=name, plural=f"{name.lower()}s", short_names=(), api_version="v1")
 
 
 def display(kind: str, name: str) -> str:
@@ -133,4 +118,4 @@ def pick(items: Iterable[_Item], wanted: str, kind: Kind) -> _Item:
     if not found:
         raise CommandError(f'{kind.full_name} "{clean(wanted)}" not found')
     names = ", ".join(sorted(clean(item.name) for item in found)[:5]) + (", …" if len(found) > 5 else "")
-    raise CommandError(f'"{clean(wanted)}" fits {len(found)} {kind.words[0]}: {names}')
+    raise CommandError(f'"{clean(wanted)}" fits {len(found)} {kind.plural}: {names}')

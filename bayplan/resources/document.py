@@ -18,14 +18,13 @@ from bayplan.resources.kinds import KINDS, KINDS_NOT_YET, Kind
 from bayplan.resources.messages import describe
 from bayplan.resources.metadata import Document
 from bayplan.resources.model import Reading, problems_from
-from bayplan.resources.node import Node
 from bayplan.resources.problems import DocumentError, Problem, quote
 from bayplan.resources.service import Service
 from bayplan.resources.workloads import Deployment
 
-Resource = Deployment | Service | Node
+Resource = Deployment | Service
 
-_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service, "Node": Node}
+_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service}
 
 # A store's transaction carries 512 KiB and etcd keeps every version: a document of more is no manifest.
 DOCUMENT_MAX_BYTES = 256 * 1024
@@ -46,30 +45,27 @@ class Parsed:
     warnings: tuple[str, ...] = ()
 
 
-def parse_document(data: object, *, from_user: bool = True) -> Parsed:
+def parse_document(data: object) -> Parsed:
     """Check `data` (JSON data: the mapping of one document) against every rule of its kind.
 
-    Args:
-        data: what YAML or JSON gave; it is not changed.
-        from_user: False for what the control API itself wrote, such as nodes.
-    Raises DocumentError with all problems, never anything else.
+    `data` is not changed. Raises DocumentError with all problems, never anything else.
     """
     if not isinstance(data, Mapping):
         raise DocumentError([Problem((), f"a document must be a mapping, not {describe(data)}")])
     _refuse_unfit(data)
-    kind = _kind_of(data, from_user=from_user)
+    kind = _kind_of(data)
     reading = Reading()
     try:
         document = _MODELS[kind.name].model_validate(dict(data), context=reading)
     except ValidationError as error:
         raise DocumentError(_in_order(data, problems_from(error))[:_PROBLEMS_MAX]) from None
-    assert isinstance(document, Deployment | Service | Node)
-    if isinstance(document, Service) and from_user:
+    assert isinstance(document, Deployment | Service)
+    if isinstance(document, Service):
         reading.warnings.append("services are stored, but carry no traffic yet")
     return Parsed(resource=document, warnings=tuple(reading.warnings))
 
 
-def parse_json(text: str | bytes, *, from_user: bool = True) -> Parsed:
+def parse_json(text: str | bytes) -> Parsed:
     """`parse_document` for JSON text, as it comes from the wire or the store."""
     if len(text) > DOCUMENT_MAX_BYTES:
         raise DocumentError([_too_large(len(text))])
@@ -80,10 +76,10 @@ def parse_json(text: str | bytes, *, from_user: bool = True) -> Parsed:
     except ValueError as error:
         # UnicodeDecodeError and JSONDecodeError are ValueErrors as well.
         raise DocumentError([Problem((), f"is not JSON: {error}")]) from None
-    return parse_document(data, from_user=from_user)
+    return parse_document(data)
 
 
-def _kind_of(data: Mapping[Any, Any], *, from_user: bool) -> Kind:
+def _kind_of(data: Mapping[Any, Any]) -> Kind:
     name = data.get("kind")
     if name is None and "services" in data:
         words = "this is a Compose file; Compose comes later, write Kubernetes manifests for now"
@@ -95,7 +91,7 @@ def _kind_of(data: Mapping[Any, Any], *, from_user: bool) -> Kind:
     kind = KINDS.get(name)
     if kind is None:
         raise DocumentError([Problem(("kind",), _unknown_kind(name))])
-    if not kind.is_applied and (from_user or name not in _MODELS):
+    if not kind.is_applied:
         raise DocumentError([Problem(("kind",), _WORDS_FOR_POD if name == "Pod" else _WORDS_FOR_NODE)])
     version = data.get("apiVersion")
     if version != kind.api_version:

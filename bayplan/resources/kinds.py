@@ -1,7 +1,7 @@
 """The kinds of things that users name: their plurals, short names and API versions.
 
 `bay get deploy`, `bay get deployments.apps` and `kind: Deployment` all mean one entry here. Apart
-from the models, because importing pydantic would take a good part of the time `bay get` has.
+from the models, because importing pydantic takes longer than a TAB may.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ class Kind:
         """As kubectl prints it: `deployment.apps`, `service`."""
         name = self.name.lower()
         return f"{name}.{self.group}" if self.group else name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that means this kind, in lower case; the plural first: `deployments`, `deploy.apps`."""
+        words = (self.plural, self.name.lower(), *self.short_names)
+        return words + tuple(f"{word}.{self.group}" for word in words if self.group)
 
 
 KINDS: dict[str, Kind] = {
@@ -91,14 +97,4 @@ KINDS_NOT_YET = frozenset(
 def find_kind(word: str) -> Kind | None:
     """The kind that `word` means: its name, plural or short name in any case, with or without its group."""
     word = word.lower()
-    for kind in KINDS.values():
-        names = (kind.name.lower(), kind.plural, *kind.short_names)
-        if word in names or (kind.group and word.removesuffix(f".{kind.group}") in names):
-            return kind
-    return None
-
-
-def display_name(kind: str, name: str) -> str:
-    """As kubectl prints it: `deployment.apps/my-app`, `service/my-app`. `kind` is as in documents."""
-    known = KINDS.get(kind)
-    return f"{known.full_name if known else kind.lower()}/{name}"
+    return next((kind for kind in KINDS.values() if word in kind.words), None)

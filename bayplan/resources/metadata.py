@@ -35,21 +35,6 @@ class Metadata(Part):
     annotations: Annotations = Field(default_factory=dict)
 
 
-class NodeMetadata(Part):
-    """Of a node, which is in no namespace."""
-
-    harmless: ClassVar[Mapping[str, str]] = _BOOKKEEPING
-
-    name: Name
-    labels: Labels = Field(default_factory=dict)
-    annotations: Annotations = Field(default_factory=dict)
-
-    @property
-    def namespace(self) -> str:
-        """Always empty."""
-        return ""
-
-
 class TemplateMetadata(Part):
     """Of the pods that a template makes; their names are the workload's business."""
 
@@ -61,13 +46,13 @@ class TemplateMetadata(Part):
 
 
 class Document(Part):
-    """What a user applies, or the control API writes: the base of every kind."""
+    """What a user applies: the base of every kind."""
 
     harmless: ClassVar[Mapping[str, str]] = {"status": "the cluster writes it"}
 
     api_version: str
     kind: str
-    metadata: Metadata | NodeMetadata
+    metadata: Metadata
 
     def to_json_dict(self) -> dict[str, Any]:
         """Canonical JSON data: what equals its default is left out, but for who it is.
@@ -75,7 +60,6 @@ class Document(Part):
         Two documents mean the same if, and only if, these are equal.
         """
         data = {"apiVersion": self.api_version, "kind": self.kind, **super().to_json_dict()}
-        if self.metadata.namespace:
-            own = data["metadata"]
-            data["metadata"] = {"name": own.pop("name"), "namespace": self.metadata.namespace, **own}
+        own = data["metadata"]
+        data["metadata"] = {"name": own.pop("name"), "namespace": self.metadata.namespace, **own}
         return data

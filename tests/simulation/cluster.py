@@ -124,6 +124,10 @@ class Node:
         await _end(self._task)
         self._task = None
 
+    def use_data(self, path: Path) -> None:
+        """Keep the agent's data somewhere else."""
+        self._data = path
+
     def lose_data(self) -> None:
         """Somebody removes the data directory of the agent, which does not run."""
         shutil.rmtree(self._data)

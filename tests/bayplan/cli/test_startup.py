@@ -5,8 +5,6 @@ import json
 import subprocess
 import sys
 
-from bayplan.cli import kinds
-from bayplan.resources.kinds import KINDS
 from tests.bayplan.cli.conftest import Bay
 from tests.bayplan.client.fake_control import deployment, document, pod
 
@@ -71,15 +69,3 @@ class TestCompletion:
         for shell in ("bash", "zsh", "fish"):
             assert "_BAY_COMPLETE" in (await bay("completion", shell)).out
         assert (await bay("completion", "tcsh")).code == 2
-
-
-class TestKinds:
-    def test_agree_with_the_documents(self) -> None:
-        """Two tables, because this one must import nothing."""
-        for kind in KINDS.values():
-            ours = kinds.of_document(kind.name)
-            assert ours in kinds.KINDS
-            assert ours.full_name == kind.full_name
-            assert {kind.plural, kind.name.lower(), *kind.short_names} <= set(ours.words)
-            assert ours.is_namespaced == kind.is_namespaced
-            assert ours.is_document == kind.is_applied

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bayplan.model.nodes import Amounts, NodeIntent, Taint
+from bayplan.model.nodes import Amounts
 from bayplan.resources.document import parse_document, parse_json
-from bayplan.resources.kinds import display_name, find_kind
-from bayplan.resources.node import Node
+from bayplan.resources.kinds import KINDS, find_kind
 from bayplan.resources.pods import Container, PodTemplate, template_from_json, template_hash, template_json
 from bayplan.resources.problems import DocumentError, loc_of, path_of
 from bayplan.resources.workloads import Deployment
@@ -310,23 +309,6 @@ class TestTemplateHash:
         assert template_from_json(template_json(template)) == template
 
 
-class TestNode:
-    def test_says_what_users_want_of_it(self) -> None:
-        intent = NodeIntent(
-            unschedulable=True,
-            drain=True,
-            labels={"disk": "ssd"},
-            taints=(Taint(key="gpu", value="yes", effect="NoExecute"),),
-            lost_boot_id="b",
-        )
-        node = Node.from_intent("n1", intent)
-        stored = parse_json(json.dumps(node.to_json_dict()), from_user=False).resource
-
-        assert isinstance(stored, Node)
-        assert stored.to_intent() == intent
-        assert "namespace" not in stored.to_json_dict()["metadata"]
-
-
 class TestJson:
     @pytest.mark.parametrize(
         "text",
@@ -357,8 +339,10 @@ class TestKinds:
         assert kind.name == "Deployment"
 
     def test_are_shown_as_kubectl_does(self) -> None:
-        assert display_name("Deployment", "my-app") == "deployment.apps/my-app"
-        assert display_name("Service", "my-app") == "service/my-app"
+        assert KINDS["Deployment"].full_name == "deployment.apps"
+        assert KINDS["Service"].full_name == "service"
+
+    def test_what_is_no_kind_is_not_found(self) -> None:
         assert find_kind("nonsense") is None
 
 
