@@ -193,7 +193,7 @@ class Agent:
             ),
             address=settings.address,
             witness_port=settings.witness_port,
-            store_revision=facts.fence.store_revision,
+            commit_sequence=facts.fence.commit_sequence,
             relay=relay,
             engine=info.name,
             os=self._host.os,
@@ -251,7 +251,7 @@ class Agent:
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._engine.is_known.wait()
 
-    def full_report(self, *, for_adoption: bool) -> pb.StatusReport:
+    def full_report(self) -> pb.StatusReport:
         self._pods.report_all()
         self._tell_condition()
         report = self._board.take_all()
@@ -259,7 +259,7 @@ class Agent:
         told_templates: set[tuple[str, str]] = set()
         for status in report.pods:
             assignment = assignments.get(status.uid)
-            if assignment is None or not (for_adoption or not assignment.want):
+            if assignment is None:
                 continue
             status.assignment.CopyFrom(assignment)
             # Pods of one revision share a template: once is enough, and the report stays small.
@@ -273,7 +273,7 @@ class Agent:
         facts = self._journal.facts
         before = (facts.fence.store, facts.fence.revision, facts.cluster)
         facts.fence = Fence(
-            store=epoch.store, revision=epoch.revision, store_revision=assignments.store_revision
+            store=epoch.store, revision=epoch.revision, commit_sequence=assignments.commit_sequence
         )
         facts.cluster = self._welcome.cluster
         facts.boot_id = self._host.boot_id

@@ -17,7 +17,7 @@ class Fence:
 
     store: str = ""
     revision: int = 0  # Create-revision of the leader's key.
-    store_revision: int = 0  # Of the last assignments.
+    commit_sequence: int = 0  # Of the last assignments.
 
 
 class Standing(Enum):
@@ -37,10 +37,6 @@ def standing(fence: Fence, *, store: str, revision: int) -> Standing:
     if store != fence.store:
         return Standing.OTHER_STORE
     if revision < fence.revision:
-        return Standing.PAST
-    # A newer leader's key was made after everything an older leader has told us. If not, the
-    # store has lost what we know of: it was restored.
-    if revision > fence.revision and revision <= fence.store_revision:
         return Standing.PAST
     return Standing.CURRENT
 

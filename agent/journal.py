@@ -144,7 +144,7 @@ def _to_document(facts: Facts) -> dict[str, Any]:
         "epoch": {
             "store": facts.fence.store,
             "revision": facts.fence.revision,
-            "store_revision": facts.fence.store_revision,
+            "commit_sequence": facts.fence.commit_sequence,
         },
         "boot_id": facts.boot_id,
         "managers": list(facts.managers),

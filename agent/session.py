@@ -13,7 +13,7 @@ from typing import Protocol
 import grpc.aio
 import structlog
 
-from agent.fence import Fence, Standing, may_obey, standing
+from agent.fence import Fence, may_obey, standing
 from agent.race import until_first_ends
 from agent.route import Route
 from agent.status_board import StatusBoard
@@ -54,8 +54,8 @@ class SessionHandler(Protocol):
         """Returns when a full report is worth sending."""
         ...
 
-    def full_report(self, *, for_adoption: bool) -> pb.StatusReport:
-        """Everything; `for_adoption`: with what an operator needs to adopt pods that the store does not know."""
+    def full_report(self) -> pb.StatusReport:
+        """Everything, with what an operator needs to adopt pods that the store does not know."""
         ...
 
     async def obey(self, assignments: pb.Assignments, epoch: pb.Epoch) -> None:
@@ -128,9 +128,8 @@ class Session:
         try:
             call: _Call = AgentLinkStub(channel).Connect()
             try:
-                epoch = await self._greet(call, address, relay=relay)
-                if epoch is not None:
-                    await self._talk(call, epoch)
+                if await self._greet(call, address, relay=relay):
+                    await self._talk(call)
             finally:
                 call.cancel()
         except SessionEndedError as ended:
@@ -140,8 +139,8 @@ class Session:
             self._is_welcome = False
             await channel.close()
 
-    async def _greet(self, call: _Call, address: str, *, relay: bool) -> Standing | None:
-        """Say Hello. None: sent elsewhere, or refused. Raises SessionEndedError."""
+    async def _greet(self, call: _Call, address: str, *, relay: bool) -> bool:
+        """Say Hello; whether we are welcome. False: sent elsewhere, or refused. Raises SessionEndedError."""
         hello = await self._handler.hello(relay=relay)
         try:
             async with asyncio.timeout(GREETING_TIMEOUT_S):
@@ -153,7 +152,8 @@ class Session:
             raise SessionEndedError(_words(error)) from error
         match answer.WhichOneof("kind"):
             case "welcome":
-                return self._welcomed(answer, address, relay=relay)
+                self._welcomed(answer, address, relay=relay)
+                return True
             case "redirect":
                 leader = answer.redirect.leader_address
                 log.info("session.redirected", manager=address, leader=leader)
@@ -164,9 +164,9 @@ class Session:
                 self._route.refused(is_final=refusal.final)
             case kind:
                 raise SessionEndedError(f"expected a Welcome, got {kind}")
-        return None
+        return False
 
-    def _welcomed(self, answer: pb.ManagerMessage, address: str, *, relay: bool) -> Standing:
+    def _welcomed(self, answer: pb.ManagerMessage, address: str, *, relay: bool) -> None:
         welcome = answer.welcome
         while not self._outbox.empty():
             self._outbox.get_nowait()
@@ -180,16 +180,15 @@ class Session:
             "session.welcomed", manager=welcome.manager, address=address, relayed=relay, epoch=epoch.value
         )
         self._handler.welcomed(welcome, address=address)
-        return epoch
 
-    async def _talk(self, call: _Call, epoch: Standing) -> None:
+    async def _talk(self, call: _Call) -> None:
         """Until the stream ends. Raises SessionEndedError, unless we end it ourselves."""
         try:
             await until_first_ends(
                 self._read_all(call),
                 self._write_all(call),
                 self._beat(),
-                self._report(epoch),
+                self._report(),
                 self._say_goodbye(),
             )
         except SessionEndedError:
@@ -254,17 +253,24 @@ class Session:
             self.send(pb.AgentMessage(heartbeat=heartbeat))
             await asyncio.sleep(self._heartbeat_s)
 
-    async def _report(self, epoch: Standing) -> None:
-        """Everything, then what changes."""
+    async def _report(self) -> None:
+        """Everything, then what changes.
+
+        A leader whose epoch is behind ours, and that welcomes us all the same, knows that its store is
+        from the past: it gets our report too, and is not obeyed.
+        """
         await self._handler.first_look()
-        # A leader whose epoch is behind ours, and that welcomes us all the same, knows that its store
-        # is from the past: it gets our report, and is not obeyed.
-        report = self._handler.full_report(for_adoption=epoch is not Standing.CURRENT)
+        report = self._handler.full_report()
         await self._outbox.put(pb.AgentMessage(status=report))
+        is_whole = report.condition.engine_ok
         while True:
             await self._board.is_dirty.wait()
             await asyncio.sleep(REPORT_GATHER_S)
             changes = self._board.take_changes()
+            if changes is not None and changes.condition.engine_ok and not is_whole:
+                # The engine could not be asked before: only now is it known what does not run.
+                changes = self._handler.full_report()
+                is_whole = changes.condition.engine_ok
             if changes is not None:
                 await self._outbox.put(pb.AgentMessage(status=changes))
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import structlog
 
+LEVELS = ("debug", "info", "warning", "error")
+
 
 def configure_log(*extra: structlog.typing.Processor) -> None:
-    """Set up structlog once, at start. `extra` processors see each event before it is rendered."""
+    """Set up structlog once, at start. `extra` processors see each event before it is rendered.
+
+    BAYPLAN_LOG names the level: debug, info (default), warning, error. Exits with words on another.
+    """
+    level = os.environ.get("BAYPLAN_LOG") or "info"
+    if level not in LEVELS:
+        sys.exit(f"BAYPLAN_LOG is {level!r}, not one of {', '.join(LEVELS)}")
     is_terminal = sys.stdout.isatty()
     rendering: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
@@ -23,6 +32,6 @@ def configure_log(*extra: structlog.typing.Processor) -> None:
             *extra,
             *rendering,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger("INFO"),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )

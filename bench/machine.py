@@ -16,7 +16,7 @@ def describe() -> tuple[str, str]:
     memory = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     gib = int(memory[1]) / _KIB_PER_GIB if memory else 0.0
     return (
-        f"machine: {os.cpu_count()} × {_processor()}, {gib:.1f} GiB memory, Linux {platform.release()}",
+        f"machine: {os.cpu_count()} x {_processor()}, {gib:.1f} GiB memory, Linux {platform.release()}",
         f"date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
 

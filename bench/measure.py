@@ -85,7 +85,7 @@ def started_s(rig: Rig, container: Seen) -> float:
     return to_seconds(found["State"]["StartedAt"])
 
 
-def time_failover(rig: Rig, workload: str, victim: str, hurt: Callable[[], None]) -> float:
+def time_failover(rig: Rig, workload: str, victim: str, hurt: Callable[[], object]) -> float:
     """Seconds from the fault to the TCP answer of the last replacement, all running on the other nodes.
 
     The workload must run already, `rig.pods_per_node` of its pods on the victim. Raises StepError
@@ -128,18 +128,21 @@ async def time_first_answer(
         if await attempt() and not answered.done():
             answered.set_result(loop.time())
 
-    async with asyncio.timeout(FAILOVER_TIMEOUT_S), asyncio.TaskGroup() as group:
-        hurt_s = loop.time()
-        fault = group.create_task(asyncio.to_thread(hurt), name="fault")
-        begun: set[asyncio.Task[None]] = set()
-        for attempt in itertools.cycle(attempts):
-            begun = {task for task in begun if not task.done()}
-            if len(begun) < ATTEMPTS_AT_ONCE_MAX:
-                begun.add(group.create_task(attempt_once(attempt)))
-            await asyncio.wait([answered], timeout=ATTEMPT_EVERY_S)
-            if answered.done():
-                break
-        await fault
-        for task in begun:
-            task.cancel()
+    try:
+        async with asyncio.timeout(FAILOVER_TIMEOUT_S), asyncio.TaskGroup() as group:
+            hurt_s = loop.time()
+            fault = group.create_task(asyncio.to_thread(hurt), name="fault")
+            begun: set[asyncio.Task[None]] = set()
+            for attempt in itertools.cycle(attempts):
+                begun = {task for task in begun if not task.done()}
+                if len(begun) < ATTEMPTS_AT_ONCE_MAX:
+                    begun.add(group.create_task(attempt_once(attempt)))
+                await asyncio.wait([answered], timeout=ATTEMPT_EVERY_S)
+                if answered.done():
+                    break
+            await fault
+            for task in begun:
+                task.cancel()
+    except TimeoutError as error:
+        raise StepError(f"no answer within {FAILOVER_TIMEOUT_S} s after the fault") from error
     return answered.result() - hurt_s

@@ -6,6 +6,7 @@ root sees the containers' processes too.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,11 @@ def of_node_process(local: LocalCluster, node: str, name: str) -> float:
     """MiB of a process that the node's entry point keeps, "agent" or "engine", and of what it started."""
     service = NODES[node]
     inner = int(local.execute(service, "cat", f"/run/{name}.pid"))
-    for pid in _tree(_root_pid(local, service)):
-        if _inner_pid(pid) == inner:
+    root = _root_pid(local, service)
+    depth = len(_numbers(root))
+    for pid in _tree(root):
+        # Pods of the node have namespaces of their own below, with small numbers again.
+        if len(numbers := _numbers(pid)) == depth and numbers[-1] == inner:
             return _pss_mib(pid)
     raise StepError(f"the {name} of {node} is no process of this host: measure where the engine runs")
 
@@ -41,18 +45,27 @@ def _root_pid(local: LocalCluster, service: str) -> int:
 def _tree(root: int) -> Iterator[int]:
     """The process and its descendants, itself first."""
     yield root
-    for task in (PROC / str(root) / "task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _tree(int(child))
+    # What ends meanwhile has no children any more.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in (PROC / str(root) / "task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from _tree(int(child))
 
 
-def _inner_pid(pid: int) -> int:
-    """Its number in its own pid namespace."""
-    numbers = re.search(r"^NSpid:\s+(.+)$", (PROC / str(pid) / "status").read_text(), re.MULTILINE)
-    return int(numbers[1].split()[-1]) if numbers else pid
+def _numbers(pid: int) -> list[int]:
+    """The process's number in each pid namespace that it is in, the innermost last; empty if it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = (PROC / str(pid) / "status").read_text()
+        found = re.search(r"^NSpid:\s+(.+)$", status, re.MULTILINE)
+        return [int(number) for number in found[1].split()] if found else [pid]
+    return []
 
 
 def _pss_mib(root: int) -> float:
     rollups = [f"{PROC}/{pid}/smaps_rollup" for pid in _tree(root)]
-    said = run(as_root(["cat", *rollups]))
-    return sum(int(kib) for kib in re.findall(r"^Pss:\s+(\d+) kB", said, re.MULTILINE)) / _KIB_PER_MIB
+    # `|| true`: engines start programs of a few milliseconds, which may have ended by now.
+    said = run(as_root(["sh", "-c", 'cat "$@" 2>/dev/null || true', "sh", *rollups]))
+    shares = re.findall(r"^Pss:\s+(\d+) kB", said, re.MULTILINE)
+    if not shares:
+        raise StepError(f"the memory of process {root} cannot be read: measure where the engine runs")
+    return sum(int(kib) for kib in shares) / _KIB_PER_MIB

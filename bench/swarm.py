@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from agent.runtime.container_config import LOG_OPTIONS
 from agent.runtime.port import LABEL_POD, LABEL_WORKLOAD
 from bench.bayplan_runs import LEADER_RUN_REPLICAS, kill_command
 from bench.measure import (
+    ATTEMPTS_AT_ONCE_MAX,
     IMAGE_ON_NODES,
     MEMORY_LIMIT_MIB,
     Rig,
@@ -67,16 +68,24 @@ def time_swarm_leader_failover(rig: Rig) -> float:
             until_running(watch, WORKLOAD, LEADER_RUN_REPLICAS)
         leader = swarm.leader()
         kill = kill_command(rig.cluster.local, NODES[leader])
-        attempts = [
-            partial(asyncio.to_thread, swarm.scale_service, node, LEADER_RUN_REPLICAS + 1)
-            for node in NODES
-            if node != leader
-        ]
+        survivors = [node for node in NODES if node != leader]
         try:
-            return asyncio.run(time_first_answer(lambda: run(kill), attempts))
+            return asyncio.run(_time_write_and_read(swarm, survivors, lambda: run(kill)))
         finally:
             rig.cluster.start_node(leader)
             swarm.wait_until_ready()
+
+
+async def _time_write_and_read(swarm: Swarm, survivors: list[str], kill: Callable[[], object]) -> float:
+    """Seconds from the kill until a survivor has taken a write and read it back."""
+    loop = asyncio.get_running_loop()
+    # A thread for each attempt that may hang.
+    with ThreadPoolExecutor(ATTEMPTS_AT_ONCE_MAX) as pool:
+
+        def attempt_on(node: str) -> Callable[[], Awaitable[bool]]:
+            return lambda: loop.run_in_executor(pool, swarm.scale_service, node, LEADER_RUN_REPLICAS + 1)
+
+        return await time_first_answer(kill, [attempt_on(node) for node in survivors])
 
 
 @contextmanager
@@ -111,7 +120,7 @@ class Swarm:
     def dissolve(self) -> None:
         """Every node leaves, with all its tasks. No error where there is no swarm."""
         for node in reversed(NODES):
-            if self._local.engine(node, "/info")["Swarm"]["LocalNodeState"] != "inactive":
+            if self._state(node) not in ("inactive", ""):
                 self._post(node, "/swarm/leave?force=true", None)
 
     def create_service(self, replicas: int) -> None:
@@ -137,15 +146,24 @@ class Swarm:
         return eventually(self._find_leader, within_s=READY_TIMEOUT_S)
 
     def wait_until_ready(self) -> None:
-        """Every node is ready in the eyes of a manager."""
+        """Every node is ready in the eyes of a manager, and its engine in its own."""
         eventually(self._is_ready, within_s=READY_TIMEOUT_S, otherwise=lambda: repr(self._nodes()))
 
     def _is_ready(self) -> bool:
-        return [node["Status"]["State"] for node in self._nodes()] == ["ready"] * len(NODES)
+        seen = [node["Status"]["State"] for node in self._nodes()]
+        # A node that died a moment ago may still count as ready.
+        return seen == ["ready"] * len(NODES) and all(self._state(node) == "active" for node in NODES)
 
     def _find_leader(self) -> str | None:
         leading = [node for node in self._nodes() if node.get("ManagerStatus", {}).get("Leader")]
         return leading[0]["Description"]["Hostname"] if leading else None
+
+    def _state(self, node: str) -> str:
+        """Of the node's part in a swarm, as its engine says; empty if the engine does not answer."""
+        try:
+            return str(self._local.engine(node, "/info")["Swarm"]["LocalNodeState"])
+        except (OSError, http.client.HTTPException):
+            return ""
 
     def _nodes(self) -> list[dict[str, Any]]:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bayplan.model.names import PodId
 from bayplan.model.placements import Placement, Want
@@ -33,8 +34,10 @@ class Batch:
     dropped: list[PodId] = field(default_factory=list)
     dropped_workloads: list[str] = field(default_factory=list)
     next_incarnation: dict[tuple[str, int], int] = field(default_factory=dict)
-    new_revisions: list[tuple[str, str]] = field(default_factory=list)
+    # With the template: by the time of the commit the document may ask for another one.
+    new_revisions: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     dropped_revisions: list[tuple[str, str]] = field(default_factory=list)
+    dropped_chunks: list[tuple[str, int]] = field(default_factory=list)
     changes: list[tuple[Change, PodId | None]] = field(default_factory=list)
     nodes_freed: set[str] = field(default_factory=set)
     is_cut: bool = False  # Changes are left over.
@@ -104,32 +107,56 @@ class _Builder:
             assert template is not None  # Plans use the document's own revision or a stored one.
             value = records.encode_json(template)
             self._batch.operations.append(Put(key=keys.revision(*known), value=value))
-            self._batch.new_revisions.append(known)
+            self._batch.new_revisions[known] = dict(template)
             self._keys += 1
             self._bytes += len(value)
 
     def _remove_workload(self, change: RemoveWorkload) -> bool:
         uid = change.workload_uid
-        chunks = [keys.placements(*held) for held in self._state.next_incarnation if held[0] == uid]
-        revisions = [keys.revision(*held) for held in self._state.revisions if held[0] == uid]
-        gone = chunks + revisions
+        chunks = [held for held in self._state.next_incarnation if held[0] == uid]
+        revisions = [held for held in self._state.revisions if held[0] == uid]
         place = self._state.workloads.get(uid)
-        # The document goes last, so that a cut leaves something that is found and finished later.
         room = _KEYS_MAX - self._keys
-        if len(gone) + 1 > room:
-            self._removed_keys.extend(gone[: room - 1])
-            self._keys += room
-            return False
-        self._removed_keys.extend(gone)
-        if place is not None:
-            self._removed_keys.append(keys.resource(*place))
-        self._keys += len(gone) + 1
-        self._batch.dropped_workloads.append(uid)
-        self._batch.changes.append((change, None))
-        return True
+        fits = len(chunks) + len(revisions) + 1 <= room
+        if not fits:
+            if any(held[0] == uid for held in self._pods):
+                return False  # Its chunks are written in this very transaction: next time.
+            # The document goes last, so that a cut leaves something that is found and finished later.
+            chunks = chunks[:room]
+            revisions = revisions[: room - len(chunks)]
+            self._batch.dropped_chunks.extend(chunks)
+            self._batch.dropped_revisions.extend(revisions)
+        self._removed_keys.extend(keys.placements(*held) for held in chunks)
+        self._removed_keys.extend(keys.revision(*held) for held in revisions)
+        self._keys += len(chunks) + len(revisions) + 1
+        if fits:
+            if place is not None:
+                self._removed_keys.append(keys.resource(*place))
+            self._batch.dropped_workloads.append(uid)
+            self._batch.changes.append((change, None))
+        return fits
+
+    def _drop_unused_revisions(self) -> None:
+        """Templates go with the last pod that was made by them, unless the document still asks for them."""
+        dropped = set(self._batch.dropped)
+        kept = {
+            (placement.pod.workload_uid, placement.revision) for placement in self._batch.put
+        } | self._batch.new_revisions.keys()
+        for pod in self._batch.dropped:
+            placement = self._state.placements[pod.workload_uid][pod]
+            held = pod.workload_uid, placement.revision
+            if held in kept or pod.workload_uid in self._batch.dropped_workloads:
+                continue
+            kept.add(held)  # Looked at.
+            if self._keys >= _KEYS_MAX or self._state.uses_revision(*held, without=dropped):
+                continue
+            self._removed_keys.append(keys.revision(*held))
+            self._batch.dropped_revisions.append(held)
+            self._keys += 1
 
     def finish(self) -> Batch:
         """The operations, each key once."""
+        self._drop_unused_revisions()
         names = {name: entry.facts.number for name, entry in self._state.nodes.items()}
         for (uid, index), pods in self._pods.items():
             if uid in self._batch.dropped_workloads:
@@ -161,17 +188,18 @@ def fold_in(batch: Batch, state: ClusterState, revision: int) -> None:
     for operation in batch.operations:
         if isinstance(operation, Put):
             state.key_revisions[operation.key] = revision
-        elif not operation.key.startswith(keys.RESOURCES):
-            state.key_revisions.pop(operation.key, None)
-    for known in batch.new_revisions:
-        template = state.template(*known)
-        assert template is not None
-        state.revisions[known] = dict(template)
+        else:
+            state.forget_key(operation.key, revision)
+    state.revisions.update(batch.new_revisions)
     state.next_incarnation.update(batch.next_incarnation)
     for placement in batch.put:
         state.put_placement(placement)
     for pod in batch.dropped:
         state.drop_placement(pod)
+    for held in batch.dropped_chunks:
+        state.next_incarnation.pop(held, None)
+    for held_revision in batch.dropped_revisions:
+        state.drop_revision(*held_revision)
     for uid in batch.dropped_workloads:
         state.drop_workload(uid)
     state.revision = max(state.revision, revision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -81,7 +81,9 @@ class ClusterState:
 
     def __init__(self) -> None:
         self.meta = records.Meta(format_version=1, cluster_id="", incarnation="")
-        self.revision = 0  # The store's, up to which the watch was applied.
+        self.revision = 0  # The store's: the highest of what was listed, watched and committed.
+        # Up to which everything that others wrote is known: a commit may be ahead of the watch.
+        self.watched_revision = 0
         self.commit_value: bytes | None = None
         self.resources: dict[tuple[str, str, str], StoredResource] = {}
         # Deployments by uid; the value is the key into `resources`.
@@ -102,6 +104,8 @@ class ClusterState:
         self.intents: dict[str, NodeIntent] = {}
         # mod-revision of every key held, for the sweep and to skip what the watch brings late.
         self.key_revisions: dict[str, int] = {}
+        # Keys that are gone, and since when: a listing or a watch may bring them back from before.
+        self._gone_keys: dict[str, int] = {}
         self._attempts: dict[tuple[str, int], deque[api.Pod]] = {}
         self.decisions: list[str] = []  # Keys, oldest first.
 
@@ -115,7 +119,7 @@ class ClusterState:
         """
         for item in sorted(items, key=lambda item: not item.key.startswith((keys.NODES, keys.REVISIONS))):
             self._put(item.key, item.value, item.mod_revision)
-        self.revision = revision
+        self.revision = self.watched_revision = revision
 
     def apply_watched(self, changes: Iterable[KeyChange], revision: int) -> set[str]:
         """Fold in what the watch brought; returns the uids of workloads that it concerns, "*" for all.
@@ -125,15 +129,19 @@ class ClusterState:
         """
         dirty: set[str] = set()
         for change in changes:
+            if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES)):
+                continue
+            if change.mod_revision <= self._known_revision(change.key):
+                continue  # A sweep was faster.
             if change.key.startswith(keys.NODE_INTENTS):
                 self.key_revisions[change.key] = change.mod_revision
                 dirty |= self._put_intent(change.key, change.value)
-            elif not change.key.startswith(keys.RESOURCES):
-                continue
             elif change.value is None:
                 dirty |= self._drop_resource(change.key)
+                self.forget_key(change.key, change.mod_revision)
             else:
                 dirty |= self._put_resource(change.key, change.value, change.mod_revision)
+        self.watched_revision = max(self.watched_revision, revision)
         self.revision = max(self.revision, revision)
         return dirty
 
@@ -150,7 +158,7 @@ class ClusterState:
                 log.warning("watch.missed", key=key, what="deleted")
                 dirty |= self._drop_resource(key)
         for key, item in listed.items():
-            if self.key_revisions.get(key, 0) >= item.mod_revision:
+            if self._known_revision(key) >= item.mod_revision:
                 continue
             log.warning("watch.missed", key=key, what="changed")
             if key.startswith(keys.PLACEMENTS):
@@ -159,7 +167,18 @@ class ClusterState:
                 continue
             self._put(key, item.value, item.mod_revision)
             dirty.add("*")
+        self.watched_revision = max(self.watched_revision, listing.revision)
+        self.revision = max(self.revision, listing.revision)
+        self._gone_keys = {key: at for key, at in self._gone_keys.items() if at > listing.revision}
         return dirty
+
+    def _known_revision(self, key: str) -> int:
+        return max(self.key_revisions.get(key, 0), self._gone_keys.get(key, 0))
+
+    def forget_key(self, key: str, revision: int) -> None:
+        """A key was deleted at a revision."""
+        self.key_revisions.pop(key, None)
+        self._gone_keys[key] = revision
 
     @staticmethod
     def _is_held(key: str) -> bool:
@@ -187,8 +206,14 @@ class ClusterState:
         if self._is_held(key):
             self.key_revisions[key] = mod_revision
 
-    def _put_facts(self, _key: str, value: bytes) -> None:
-        self.put_node(records.decode_node(value))
+    def _put_facts(self, key: str, value: bytes) -> None:
+        try:
+            facts = records.decode_node(value)
+        except records.DamagedRecordError as error:
+            # If a placement names it, that cannot be read, and that is an error.
+            log.warning("store_key.ignored", key=key, error=str(error))
+            return
+        self.put_node(facts)
 
     def _put_revision(self, key: str, value: bytes) -> None:
         parsed = keys.parse_revision(key)
@@ -204,6 +229,9 @@ class ClusterState:
         self.meta = records.decode_meta(value)
 
     def _put_decisions(self, key: str, _value: bytes) -> None:
+        if keys.parse_decisions(key) is None:
+            log.warning("store_key.ignored", key=key)
+            return
         self.decisions.append(key)
 
     def put_node(self, facts: NodeFacts) -> None:
@@ -265,7 +293,11 @@ class ClusterState:
         if name is None:
             log.warning("store_key.ignored", key=key)
             return set()
-        intent = NodeIntent() if value is None else records.decode_node_intent(value)
+        try:
+            intent = NodeIntent() if value is None else records.decode_node_intent(value)
+        except records.DamagedRecordError as error:
+            log.warning("store_key.ignored", key=key, error=str(error))
+            return set()
         self.intents[name] = intent
         if name in self.nodes:
             self.nodes[name].intent = intent
@@ -273,13 +305,14 @@ class ClusterState:
 
     def _drop_resource(self, key: str) -> set[str]:
         self.key_revisions.pop(key, None)
-        self.broken.pop(key, None)
+        was_broken = self.broken.pop(key, None) is not None
         place = keys.parse_resource(key)
         if place is None:
             return set()
         entry = self.resources.pop(place, None)
         if entry is None:
-            return set()
+            # What belonged to an unreadable document was left alone until now.
+            return {"*"} if was_broken else set()
         self.workloads.pop(entry.stored.uid, None)
         # Somebody removed the document without waiting for its pods: they are stopped all the same.
         return {entry.stored.uid}
@@ -326,7 +359,13 @@ class ClusterState:
             self._book(placement, -1)
 
     def drop_workload(self, uid: str) -> None:
-        """Forget everything of a workload that is gone, its document apart (the watch removes that)."""
+        """Forget everything of a workload that is gone, its document too.
+
+        The watch will say so later; until then the same name may have been given to a new document.
+        """
+        place = self.workloads.pop(uid, None)
+        if place is not None:
+            del self.resources[place]
         self.placements.pop(uid, None)
         self.failures.pop(uid, None)
         for slot in [held for held in self._attempts if held[0] == uid]:
@@ -336,6 +375,23 @@ class ClusterState:
             self.key_revisions.pop(keys.placements(*held), None)
         for held_revision in [held for held in self.revisions if held[0] == uid]:
             self.drop_revision(*held_revision)
+        for cached in [held for held in self._requirements if held[0] == uid]:
+            del self._requirements[cached]
+        for cached in [held for held in self._texts if held[0] == uid]:
+            del self._texts[cached]
+
+    def uses_revision(self, uid: str, revision: str, *, without: Collection[PodId]) -> bool:
+        """Whether a template is still needed: by the document, or by a pod other than these."""
+        place = self.workloads.get(uid)
+        if place is not None:
+            resource = self.resources[place].resource
+            assert isinstance(resource, Deployment)
+            if template_hash(resource.spec.template) == revision:
+                return True
+        return any(
+            placement.revision == revision and pod not in without
+            for pod, placement in self.placements.get(uid, {}).items()
+        )
 
     def drop_revision(self, uid: str, revision: str) -> None:
         """Forget a template that nothing uses."""
@@ -374,20 +430,19 @@ class ClusterState:
                 log.warning("pod_status.ignored", pod=status.uid, was=before.state, now=status.state)
                 continue
             entry.statuses[status.uid] = status
-            if PodState(status.state).is_terminal and status.uid not in self._ended_s:
-                self._ended_s[status.uid] = now_s
-                self._ended(status, now_s)
             pod = PodId.parse(status.uid)
+            if PodState(status.state).is_terminal and status.uid not in self._ended_s:
+                self._ended(pod, now_s)
             if status.ready:
                 self.failures.get(pod.workload_uid, {}).pop(pod.slot, None)
             dirty.add(pod.workload_uid)
         return dirty
 
-    def _ended(self, status: wire.PodStatus, now_s: float) -> None:
-        pod = PodId.parse(status.uid)
+    def _ended(self, pod: PodId, now_s: float) -> None:
         placement = self.placements.get(pod.workload_uid, {}).get(pod)
         if placement is None:
-            return
+            return  # Its record is gone already.
+        self._ended_s[str(pod)] = now_s
         self._unbook(placement)
         if placement.want is not Want.RUN:
             return
@@ -406,9 +461,10 @@ class ClusterState:
         pods = tuple(self._pod_view(placement) for placement in self.placements.get(uid, {}).values())
         place = self.workloads.get(uid)
         if place is None:
-            if not pods:
+            if not pods or self.broken:
+                # Pods of an unreadable document are left alone, and it cannot be told which those are.
                 return None
-            # Its document is gone (or unreadable, which the caller has ruled out): what is left is stopped.
+            # Its document is gone: what is left is stopped.
             return WorkloadView(
                 uid=uid, kind="", namespace="", name=uid, replicas=0, revision="",
                 requirements={}, pods=pods, deleting=True,
@@ -511,14 +567,6 @@ class ClusterState:
         """A pod's record goes; people still want to read why."""
         pod.current = False
         self._attempts.setdefault((pod.workload_uid, pod.slot), deque(maxlen=ATTEMPTS_KEPT)).append(pod)
-
-    def unused_revisions(self, uid: str) -> Iterator[str]:
-        """Templates that no placement uses and that are not the present one."""
-        view = self.workload_view(uid)
-        used = set() if view is None else set(view.requirements)
-        for held_uid, revision in self.revisions:
-            if held_uid == uid and revision not in used:
-                yield revision
 
     def unreported_nodes(self, states: Mapping[str, NodeState]) -> list[str]:
         """Nodes that this leader has neither heard in full nor judged: it is still learning."""

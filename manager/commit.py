@@ -9,11 +9,11 @@ says so. Nothing else is sent before.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
 import structlog
 
+from manager.history import History, decode_history
 from manager.store import keys
 from manager.store.port import (
     Compare,
@@ -55,7 +55,11 @@ class Committer:
         self._guard = guard
         self._epoch = epoch
         self._last = last
-        self._sequence = 0
+        self.history = decode_history(last)
+        # With the highest number ever tried: none is given twice, whatever became of its commit.
+        self._tried = self.history
+        # Values of the commit key that tries without a known outcome may have put there.
+        self._doubtful: dict[bytes, History] = {}
         self._one_in_flight = asyncio.Lock()
 
     async def commit(self, operations: Sequence[Operation]) -> int:
@@ -67,24 +71,30 @@ class Committer:
         """
         assert len(operations) < OPERATIONS_MAX + 1
         async with self._one_in_flight:
-            value = json.dumps({"epoch": self._epoch, "sequence": self._sequence + 1}).encode()
-            compares = (
-                self._guard,
-                Compare(key=keys.COMMIT, field=Field.CREATE_REVISION, to=0)
-                if self._last is None
-                else Compare(key=keys.COMMIT, field=Field.VALUE, to=self._last),
-            )
-            result = await self._decided(compares, (*operations, Put(key=keys.COMMIT, value=value)))
-            if not result.succeeded:
+            history = self._tried = self._tried.next(self._epoch)
+            value = history.encode()
+            self._doubtful[value] = history
+            while True:
+                compares = (self._guard, self._is_last())
+                result = await self._decided(compares, (*operations, Put(key=keys.COMMIT, value=value)))
                 found = result.found.get(keys.COMMIT)
-                if found is None or found.value != value:
+                stands = found.value if found is not None else None
+                if result.succeeded or stands == value:
+                    # If not just now, then by an earlier try of this very transaction, whose reply was lost.
+                    self._last, self.history = value, history
+                    self._doubtful.clear()
+                    return result.revision
+                if stands is None or stands == self._last or stands not in self._doubtful:
                     raise FencedError(
                         f"epoch {self._epoch} may not write any more: another leader was elected"
                     )
-                # An earlier try of this very transaction was done, its reply was lost.
-            self._last = value
-            self._sequence += 1
-            return result.revision
+                # A commit whose caller gave up was done after all: this one comes after it.
+                self._last, self.history = stands, self._doubtful[stands]
+
+    def _is_last(self) -> Compare:
+        if self._last is None:
+            return Compare(key=keys.COMMIT, field=Field.CREATE_REVISION, to=0)
+        return Compare(key=keys.COMMIT, field=Field.VALUE, to=self._last)
 
     async def _decided(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         while True:

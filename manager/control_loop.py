@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,13 +21,22 @@ from bayplan.model.nodes import NodeState
 from bayplan.model.placements import Want
 from manager.changes_to_records import Batch, batch_of, decisions_value, fold_in
 from manager.cluster_state import ClusterState
-from manager.commit import Committer
+from manager.commit import Committer, FencedError
 from manager.events import EventLog
 from manager.planning.changes import Plan, RemovePlacement, SetWant
 from manager.planning.plan import WorkloadPlan, join, plan_workload
 from manager.planning.view import ClusterView, NodeView
 from manager.store import keys
-from manager.store.port import CompactedError, DeleteKey, Put, Store, StoreError, StoreFullError
+from manager.store.port import (
+    CompactedError,
+    DeleteKey,
+    Put,
+    Store,
+    StoreError,
+    StoreFullError,
+    StoreReplacedError,
+    StoreUnavailableError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +102,7 @@ class ControlLoop:
         self._wake = asyncio.Event()
         self._wake_at_s = 0.0
         self._passing = asyncio.Lock()
+        self._parts: asyncio.TaskGroup | None = None  # While it runs.
         # Why a slot has no node: by workload, by slot.
         self.unplaced: dict[str, dict[int, str]] = {}
         # Why a workload is not planned: planning it raised.
@@ -123,10 +134,14 @@ class ControlLoop:
     async def run(self, nodes: Nodes, *, from_revision: int) -> None:
         """Plan, follow the store from a revision on, and sweep, until cancelled or fenced."""
         self.mark(["*"])
-        async with asyncio.TaskGroup() as parts:
-            parts.create_task(self._plan_for_ever(nodes), name="plan")
-            parts.create_task(self._follow_store(from_revision), name="follow-store")
-            parts.create_task(self._sweep_for_ever(), name="sweep")
+        try:
+            async with asyncio.TaskGroup() as parts:
+                self._parts = parts
+                parts.create_task(self._plan_for_ever(nodes), name="plan")
+                parts.create_task(self._follow_store(from_revision), name="follow-store")
+                parts.create_task(self._sweep_for_ever(), name="sweep")
+        finally:
+            self._parts = None
 
     async def _plan_for_ever(self, nodes: Nodes) -> None:
         loop = asyncio.get_running_loop()
@@ -301,22 +316,48 @@ class ControlLoop:
             await self._commit(batch_of(changes, self._state))
 
     async def exclusively(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Run `act`, which changes placements on an operator's word, while no pass is under way."""
-        async with self._passing:
-            await act()
+        """Run `act`, which changes placements on an operator's word, while no pass is under way.
+
+        It goes on when the caller is cancelled, for half of it done is worse than either.
+        """
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._parts is None:
+            raise StoreUnavailableError("the leader has changed; try again")
+        self._parts.create_task(self._act(act, outcome), name="operator's word")
+        await outcome
+
+    async def _act(self, act: Callable[[], Awaitable[None]], outcome: asyncio.Future[None]) -> None:
+        error: Exception = StoreUnavailableError("the leader has changed; look whether it was done")
+        try:
+            async with self._passing:
+                await act()
+        except FencedError as fenced:
+            error = fenced
+            raise
+        except Exception as failure:  # noqa: BLE001 - it is the caller's, and ends no leadership
+            error = failure
+        else:
+            if not outcome.done():
+                outcome.set_result(None)
+        finally:
+            if not outcome.done():
+                outcome.set_exception(error)
 
     # -- following the store -------------------------------------------------------------------
 
     async def _follow_store(self, from_revision: int) -> None:
         while True:
             try:
-                async for batch in self._store.watch(keys.ROOT, from_revision=from_revision):
-                    dirty = self._state.apply_watched(batch.changes, batch.revision)
-                    from_revision = batch.revision + 1
-                    if dirty:
-                        self.mark(dirty)
-                    else:
-                        self.tell_watchers()
+                async with aclosing(self._store.watch(keys.ROOT, from_revision=from_revision)) as batches:
+                    async for batch in batches:
+                        dirty = self._state.apply_watched(batch.changes, batch.revision)
+                        from_revision = batch.revision + 1
+                        if dirty:
+                            self.mark(dirty)
+                        else:
+                            self.tell_watchers()
+            except StoreReplacedError:
+                raise  # Another history: this term knows nothing of it.
             except CompactedError:
                 listing = await self._store.list(keys.ROOT)
                 self.mark(self._state.repair(listing))
@@ -325,11 +366,14 @@ class ControlLoop:
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
+            known = self._state.revision
             try:
                 listing = await self._store.list(keys.ROOT)
             except StoreError as error:
                 log.warning("sweep.failed", error=str(error))
                 continue
+            if listing.revision < known:
+                raise StoreReplacedError(listing.revision, expected=known)
             async with self._passing:
                 self.mark(self._state.repair(listing))
             self.mark(["*"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from bayplan.v1 import control_pb2 as api
@@ -18,6 +19,8 @@ from manager.store import records
 EVENTS_MAX = 5000
 # An event that repeats within this time is counted, not added.
 _REPEAT_MS = 10 * 60 * 1000
+# … and is among so many of the last.
+_REPEAT_AMONG = 20
 _WARNINGS = frozenset(
     {"PodLost", "NodeDown", "NodeSuspect", "NodeAgentLost", "Unplaced", "PodFailed", "Quarantined", "Alarm"}
 )
@@ -41,6 +44,7 @@ class EventLog:
         self._wall_s = wall_s
         self._events: deque[LoggedEvent] = deque(maxlen=EVENTS_MAX)
         self._watchers: set[asyncio.Queue[LoggedEvent | None]] = set()
+        self._is_closed = False
 
     def add(
         self,
@@ -56,7 +60,7 @@ class EventLog:
     ) -> None:
         """Add one; the same words about the same object in a row are counted."""
         at_ms = at_ms or int(self._wall_s() * 1000)
-        for logged in list(self._events)[-20:]:
+        for logged in islice(reversed(self._events), _REPEAT_AMONG):
             seen = logged.event
             if (seen.reason, seen.message, seen.object, seen.namespace) == (
                 reason,
@@ -109,8 +113,10 @@ class EventLog:
             if logged.workload_uid == workload_uid and logged.slot in (slot, -1)
         ]
 
-    async def watch(self, *, namespace: str = "", obj: str = "") -> AsyncIterator[api.Event]:
-        """New events that match, for ever, or until the reader falls too far behind."""
+    async def watch(self, *, namespace: str = "", obj: str = "") -> AsyncGenerator[api.Event, None]:
+        """New events that match, until the log is closed, or the reader falls too far behind."""
+        if self._is_closed:
+            return
         queue: asyncio.Queue[LoggedEvent | None] = asyncio.Queue(_WATCHER_LAG_MAX)
         self._watchers.add(queue)
         try:
@@ -125,9 +131,19 @@ class EventLog:
             try:
                 queue.put_nowait(logged)
             except asyncio.QueueFull:
-                self._watchers.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
+                self._end(queue)
+
+    def close(self) -> None:
+        """The term is over: nothing will be added that a watcher should wait for."""
+        self._is_closed = True
+        for queue in list(self._watchers):
+            self._end(queue)
+
+    def _end(self, queue: asyncio.Queue[LoggedEvent | None]) -> None:
+        self._watchers.discard(queue)
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
 
     def __iter__(self) -> Iterator[LoggedEvent]:
         return iter(self._events)

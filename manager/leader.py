@@ -52,6 +52,7 @@ class Leadership:
         self._store = store
         self._wall_s = wall_s
         self._resign = asyncio.Event()
+        self.is_over = False
         self.committer = Committer(
             store, guard=term.guard, epoch=term.epoch.revision, last=state.commit_value
         )
@@ -78,6 +79,7 @@ class Leadership:
             write=self._write,
             mark=self.loop.mark,
             managers=managers,
+            history=lambda: self.committer.history,
             past=self._hold,
             wall_s=wall_s,
         )
@@ -109,7 +111,12 @@ class Leadership:
         )
         for item in listing.items:
             if item.key.startswith(keys.DECISIONS):
-                leadership.events.add_decisions(item.value)
+                try:
+                    leadership.events.add_decisions(item.value)
+                except (records.DamagedRecordError, KeyError, TypeError) as error:
+                    log.warning("store_key.ignored", key=item.key, error=str(error))
+        # Puts this term into the store's history before any agent hears of it.
+        await leadership.committer.commit([])
         log.info(
             "store.loaded",
             revision=listing.revision,
@@ -125,7 +132,8 @@ class Leadership:
             async with asyncio.TaskGroup() as parts:
                 tasks = [
                     parts.create_task(
-                        self.loop.run(self.dispatcher, from_revision=self.state.revision + 1), name="loop"
+                        self.loop.run(self.dispatcher, from_revision=self.state.watched_revision + 1),
+                        name="loop",
                     ),
                     parts.create_task(self.dispatcher.run(), name="dispatcher"),
                     parts.create_task(self.housekeeping.run(), name="housekeeping"),
@@ -134,7 +142,10 @@ class Leadership:
                 for task in tasks:
                     task.cancel()
         finally:
+            self.is_over = True
             self.dispatcher.close("this manager does not lead any more")
+            self.loop.tell_watchers()
+            self.events.close()
 
     async def _write(self, operations: Sequence[Operation]) -> int:
         await self.term.wait_active()
@@ -198,10 +209,11 @@ class Leadership:
 
     # -- nodes ---------------------------------------------------------------------------------
 
-    async def remove_node(self, name: str) -> None:
-        """Forget a node and every placement on it. The caller has checked that it is dead."""
+    async def remove_node(self, name: str, check: Callable[[], None]) -> None:
+        """Forget a node and every placement on it. `check` raises unless it may be: asked at the last moment."""
 
         async def act() -> None:
+            check()
             await self.loop.remove_placements_of(name, "its node was removed")
             intent = keys.node_intent(name)
             await self._write([DeleteKey(key=keys.node(name)), DeleteKey(key=intent)])
@@ -246,7 +258,7 @@ class Leadership:
             pod_of(self.state, self.dispatcher, placement)
             for placement in self.state.placements.get(uid, {}).values()
         ]
-        note = self.loop.held or self.loop.quarantined.get(uid) or "waiting to be placed"
+        note = self.loop.held or self.loop.quarantined.get(uid, "")
         pending = pending_of(self.state, uid, self.loop.unplaced.get(uid, {}), note)
         return sorted([*placed, *pending], key=lambda pod: (pod.slot, -pod.incarnation))
 

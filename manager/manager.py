@@ -29,7 +29,7 @@ from manager.follower import Follower, ManagerLinkServicer
 from manager.leader import Leadership
 from manager.members import Members
 from manager.store import records
-from manager.store.meta import ensure_meta
+from manager.store.meta import FormatVersionError, ensure_meta
 from manager.store.port import Store, StoreError
 
 log = structlog.get_logger(__name__)
@@ -233,5 +233,9 @@ class Manager:
             log.warning("leadership.interrupted", error=str(group.exceptions[0]))
         except* FencedError as group:
             log.warning("leadership.fenced", error=str(group.exceptions[0]))
+        except* (FormatVersionError, records.DamagedRecordError):
+            raise  # An operator must put it right.
+        except* Exception:
+            log.exception("leadership.failed")
         finally:
             self._leadership = None

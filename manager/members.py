@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from contextlib import aclosing
 
 import structlog
 
@@ -71,9 +72,11 @@ class Members:
         deadline_s = asyncio.get_running_loop().time() + LEASE_TTL_S + 2 * _RETRY_S
         while True:
             result = await self._store.txn([is_absent], [Put(key=key, value=self._value, lease=lease.id)])
-            if result.succeeded or result.found[key].value == self._value:
+            if result.succeeded or result.found[key].lease == lease.id:
                 return
-            if asyncio.get_running_loop().time() > deadline_s:
+            # Ours, but on an earlier lease, which ends soon: a try whose reply was lost.
+            is_own = result.found[key].value == self._value
+            if not is_own and asyncio.get_running_loop().time() > deadline_s:
                 other = json.loads(result.found[key].value)
                 raise DuplicateManagerError(
                     f"another manager runs as {self._id} (at {other.get('address')}):"
@@ -88,9 +91,11 @@ class Members:
                 self._known = {}
                 for item in listing.items:
                     self._learn(item.key, item.value)
-                async for batch in self._store.watch(keys.MANAGERS, from_revision=listing.revision + 1):
-                    for change in batch.changes:
-                        self._learn(change.key, change.value)
+                watch = self._store.watch(keys.MANAGERS, from_revision=listing.revision + 1)
+                async with aclosing(watch) as batches:
+                    async for batch in batches:
+                        for change in batch.changes:
+                            self._learn(change.key, change.value)
             except CompactedError:
                 continue
             except StoreError as error:

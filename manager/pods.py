@@ -41,7 +41,8 @@ def pod_of(state: ClusterState, nodes: Nodes, placement: Placement) -> api.Pod:
     entry = state.nodes.get(placement.node)
     text = state.template_text(pod.workload_uid, placement.revision)
     node_state, node_why, _ = nodes.node_state(placement.node)
-    status, why = _status(placement, detail, node_state, node_why)
+    is_known = entry is not None and entry.has_reported
+    status, why = _status(placement, detail, node_state, node_why, is_known=is_known)
     shown = api.Pod(
         uid=str(pod),
         name=state.pod_name(pod),
@@ -79,12 +80,17 @@ def _labels(template_text: str) -> dict[str, str]:
 
 
 def _status(
-    placement: Placement, detail: wire.PodStatus | None, node_state: NodeState, node_why: str
+    placement: Placement,
+    detail: wire.PodStatus | None,
+    node_state: NodeState,
+    node_why: str,
+    *,
+    is_known: bool,
 ) -> tuple[str, str]:
     """(STATUS, WHY) in the words of `bay ps`."""
     if placement.want is Want.LOST:
         return "Lost", f"node {placement.node} is down: {node_why}" if node_why else "its node went down"
-    if node_state in (NodeState.DOWN, NodeState.UNKNOWN):
+    if node_state in (NodeState.DOWN, NodeState.UNKNOWN) or (detail is None and not is_known):
         return "Unknown", f"node {placement.node}: {node_why}"
     if detail is None:
         return ("Stopping", "") if placement.want is Want.STOP else ("Assigned", "")

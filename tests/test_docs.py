@@ -14,9 +14,10 @@ from typer.main import get_command
 
 import bayplan.cli.main  # noqa: F401 - adds the commands
 from bayplan.cli.app import app
+from bench.cluster_figures import FIGURES
 from deploy.shell import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
 SOURCES = ("bayplan", "manager", "agent", "deploy")
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -123,6 +124,13 @@ class TestReadme:
         )
 
         assert programs == [(ROOT / "examples/client.py").read_text()]
+
+
+class TestPerformance:
+    def test_has_a_row_for_each_figure(self) -> None:
+        text = (ROOT / "docs/performance.md").read_text()
+
+        assert [figure.key for figure in FIGURES if f"({figure.key})" not in text] == []
 
 
 class TestErrors:

@@ -80,9 +80,7 @@ async def scale(
     await wait_for(client, [target], timeout_s=wait_s, quiet=quiet)
 
 
-def named(
-    words: Sequence[str], sources: Sequence[str], namespace: str | None
-) -> list[tuple[Kind, str, str]]:
+def named(words: Sequence[str], sources: Sequence[str], namespace: str | None) -> list[tuple[Kind, str, str]]:
     """What to delete, as (kind, namespace, name): named by `words`, or by the documents in files."""
     if words and sources:
         raise CommandError("name things, or files with -f, not both", exit_code=2)

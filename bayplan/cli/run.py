@@ -6,7 +6,6 @@ output went away. `exec` ends with the command's own.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -52,6 +51,8 @@ def run(ctx: typer.Context, command: Callable[[Client], Awaitable[None]]) -> Non
     """Connect, run, and end the process truthfully."""
     settings = ctx.find_object(Settings)
     assert settings is not None
+    import asyncio  # Help and completion of words do without.
+
     try:
         asyncio.run(_connected(settings, command))
         sys.stdout.flush()

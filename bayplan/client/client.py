@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from bayplan.client import progress, wire
+from bayplan.client import wire
 from bayplan.client.documents import DocumentCalls
 from bayplan.client.managers import Managers, RepeatedNotFoundError
 from bayplan.client.pods import PodCalls
@@ -22,9 +22,6 @@ from bayplan.client.types import (
 from bayplan.model.nodes import Taint
 from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2 as control
-
-if TYPE_CHECKING:
-    pass  # exists in the .pyi alone
 
 DEFAULT_MANAGER = "127.0.0.1:7400"
 
@@ -77,6 +74,8 @@ class Client(DocumentCalls, PodCalls):
             NotReadyError: its pods keep failing, or the time is over. The text says which and why.
             NotFoundError: it is not there, or was deleted meanwhile.
         """
+        from bayplan.client import progress  # Most programs, and most of the commands of `bay`, never wait.
+
         await progress.wait_ready(self, progress.Target(kind, namespace, name), timeout_s=timeout_s)
 
     # Nodes

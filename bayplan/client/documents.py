@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bayplan.client import wire
 from bayplan.client.calls import Calls
@@ -19,9 +19,6 @@ from bayplan.client.types import (
     Scaled,
 )
 from bayplan.v1 import control_pb2 as control
-
-if TYPE_CHECKING:
-    pass  # exists in the .pyi alone
 
 # Each document is a transaction of its own, and a slow etcd takes up to 800 ms for one.
 _APPLY_EXTRA_S_PER_DOCUMENT = 0.8

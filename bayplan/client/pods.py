@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from bayplan.client import wire
 from bayplan.client.calls import Calls
@@ -18,9 +17,6 @@ from bayplan.client.types import (
 )
 from bayplan.v1 import agent_link_pb2 as agent
 from bayplan.v1 import control_pb2 as control
-
-if TYPE_CHECKING:
-    pass  # exists in the .pyi alone
 
 
 class PodCalls(Calls):

@@ -176,7 +176,8 @@ class _Memory:
                 self.ready_since.pop(pod.slot, None)
             elif restarts != pod.restarts:
                 self.ready_since[pod.slot] = (now, pod.restarts)
-            elif now - since >= CALM_S:
+            elif pod.restarts == 0 or now - since >= CALM_S:
+                # One that never restarted was only slow: it waited for room, or for its image.
                 self.failing_since.pop(pod.slot, None)
         for failing in progress.failing:
             self.failing_since.setdefault(failing.pod.slot, now)

@@ -12,13 +12,14 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 
 from bayplan.transport.port import Contact, Listener, Register
+
+if TYPE_CHECKING:
+    from grpc_health.v1._async import HealthServicer
 
 MESSAGE_MAX_BYTES = 16 << 20  # A full report of a node with thousands of pods; gRPC's own limit is 4 MiB.
 METADATA_MAX_BYTES = 16 << 10  # A call carries a token and a few marks; more is an attack.
@@ -108,6 +109,11 @@ class GrpcTransport:
 
 async def add_standard_services(server: grpc.aio.Server, names: Sequence[str]) -> HealthServicer:
     """Add health (SERVING for each of `names` and for "") and reflection."""
+    # Only servers need them, and `bay` starts anew for each command.
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_health.v1._async import HealthServicer
+    from grpc_reflection.v1alpha import reflection
+
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name in names:

@@ -68,7 +68,7 @@ class AgentMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[StatusReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., witness: _Optional[_Union[WitnessResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stream_failed: _Optional[_Union[StreamFailed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "store_revision", "relay", "engine", "os", "arch", "cluster")
+    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "commit_sequence", "relay", "engine", "os", "arch", "cluster")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -85,7 +85,7 @@ class Hello(_message.Message):
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WITNESS_PORT_FIELD_NUMBER: _ClassVar[int]
     HIGHEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
-    STORE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     OS_FIELD_NUMBER: _ClassVar[int]
@@ -100,13 +100,13 @@ class Hello(_message.Message):
     address: str
     witness_port: int
     highest_epoch: Epoch
-    store_revision: int
+    commit_sequence: int
     relay: bool
     engine: str
     os: str
     arch: str
     cluster: str
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., store_revision: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., commit_sequence: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class Amounts(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pods")
@@ -337,16 +337,16 @@ class Peer(_message.Message):
     def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ...) -> None: ...
 
 class Assignments(_message.Message):
-    __slots__ = ("full", "pods", "forget", "store_revision")
+    __slots__ = ("full", "pods", "forget", "commit_sequence")
     FULL_FIELD_NUMBER: _ClassVar[int]
     PODS_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
-    STORE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     full: bool
     pods: _containers.RepeatedCompositeFieldContainer[Assignment]
     forget: _containers.RepeatedScalarFieldContainer[str]
-    store_revision: int
-    def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., forget: _Optional[_Iterable[str]] = ..., store_revision: _Optional[int] = ...) -> None: ...
+    commit_sequence: int
+    def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., forget: _Optional[_Iterable[str]] = ..., commit_sequence: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
     __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "template_json")

@@ -7,7 +7,8 @@ the one that does. Right after a leader is lost the call waits for the next, for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -16,10 +17,12 @@ import structlog
 
 from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2_grpc
+from manager.commit import FencedError
 from manager.control_api.documents import ConflictError, NotFoundError, RefusedError
 from manager.dispatcher.attached import StreamFailedError
 from manager.leader import Leadership
-from manager.store.port import StoreError
+from manager.store.port import StoreError, StoreFullError, StoreVersionError
+from manager.store.records import DamagedRecordError
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +47,13 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ConflictError, grpc.StatusCode.ABORTED),
     (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (StreamFailedError, grpc.StatusCode.FAILED_PRECONDITION),
+    (DamagedRecordError, grpc.StatusCode.FAILED_PRECONDITION),
+    # What trying again will not cure: the text names the cure.
+    (StoreFullError, grpc.StatusCode.FAILED_PRECONDITION),
+    (StoreVersionError, grpc.StatusCode.FAILED_PRECONDITION),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
     (NoLeaderError, grpc.StatusCode.UNAVAILABLE),
+    (FencedError, grpc.StatusCode.UNAVAILABLE),
 )
 
 
@@ -112,18 +120,24 @@ class Calls:
         context: Context,
         method: str,
         request: Any,
-        answer: Callable[[Leadership], AsyncIterator[Any]],
-    ) -> AsyncIterator[Any]:
+        answer: Callable[[Leadership], AsyncGenerator[Any, None]],
+    ) -> AsyncGenerator[Any, None]:
         """A stream that only the leader can give; ends with UNAVAILABLE when the leader changes."""
         try:
             leadership, stub = await self._reach(context)
             if leadership is not None:
-                async for message in answer(leadership):
-                    yield message
+                async with aclosing(answer(leadership)) as messages:
+                    async for message in messages:
+                        yield message
+                if leadership.is_over:
+                    raise NoLeaderError("the leader has changed; call again")  # noqa: TRY301 - a status code
                 return
             call = getattr(stub, method)(request, metadata=((FORWARDED, self._cluster.manager_id),))
-            async for message in call:
-                yield message
+            try:
+                async for message in call:
+                    yield message
+            finally:
+                call.cancel()
         except grpc.aio.AioRpcError as error:
             await _pass_on(context, error)
         except Exception as error:  # noqa: BLE001 - every error becomes a status code

@@ -53,7 +53,7 @@ class Documents:
 
     async def find(self, place: tuple[str, str, str]) -> Found | None:
         """One document as it stands now."""
-        item = await self._store.get(keys.resource(*place))
+        item = await self._store.get(_key(place))
         if item is None:
             return None
         return Found(place=place, stored=records.decode_document(item.value), version=item.mod_revision)
@@ -140,7 +140,7 @@ class Documents:
 
     async def remove(self, place: tuple[str, str, str], expected_version: int) -> Found:
         """Delete a document that has no pods, at once. Raises NotFoundError, ConflictError."""
-        key = keys.resource(*place)
+        key = _key(place)
         for _ in range(_RACES_MAX):
             found = await self.find(place)
             if found is None:
@@ -186,6 +186,14 @@ def _check_expected(place: tuple[str, str, str], found: Found | None, expected_v
 
 def _words(place: tuple[str, str, str]) -> str:
     return f"{place[0]} {place[1]}/{place[2]}"
+
+
+def _key(place: tuple[str, str, str]) -> str:
+    """Raises NotFoundError for what cannot be a name."""
+    try:
+        return keys.resource(*place)
+    except ValueError:
+        raise NotFoundError(f"there is no {place[0]} {place[1][:80]!r}/{place[2][:80]!r}") from None
 
 
 def place_of(resource: Resource) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ seen elsewhere; what the leader does not know yet is said (`complete: false`), n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from bayplan.model.nodes import NodeState
 from bayplan.v1 import control_pb2 as api
@@ -30,12 +30,14 @@ async def caught_up(leadership: Leadership, seen: api.Mark) -> None:
         return  # Another history, or a client that has seen nothing yet.
     try:
         async with asyncio.timeout(CATCH_UP_S):
-            while leadership.state.revision < seen.revision:
+            while leadership.state.watched_revision < seen.revision:
                 await leadership.loop.wait_changed()
     except TimeoutError:
         raise StoreUnavailableError(
             f"the leader has not caught up with revision {seen.revision} of the store"
         ) from None
+    if leadership.term.is_suspended:
+        raise StoreUnavailableError("the leader has lost touch with the store; try again")
 
 
 # -- documents with their status ---------------------------------------------------------------
@@ -144,11 +146,13 @@ def one_pod(leadership: Leadership, namespace: str, name: str) -> api.Pod:
     return current[0]
 
 
-async def watch_pods(leadership: Leadership, request: api.ListPodsRequest) -> AsyncIterator[api.PodsEvent]:
+async def watch_pods(
+    leadership: Leadership, request: api.ListPodsRequest
+) -> AsyncGenerator[api.PodsEvent, None]:
     """All that match first, then what changes."""
     known: dict[str, bytes] = {}
     is_initial = True
-    while True:
+    while not leadership.is_over:
         listed = {pod.uid: pod for pod in pods(leadership, request)}
         packed = {uid: pod.SerializeToString(deterministic=True) for uid, pod in listed.items()}
         changed = [pod for uid, pod in listed.items() if known.get(uid) != packed[uid]]
@@ -162,11 +166,13 @@ async def watch_pods(leadership: Leadership, request: api.ListPodsRequest) -> As
         await asyncio.sleep(WATCH_EVERY_S)
 
 
-async def watch_documents(leadership: Leadership, request: api.ListRequest) -> AsyncIterator[api.WatchEvent]:
+async def watch_documents(
+    leadership: Leadership, request: api.ListRequest
+) -> AsyncGenerator[api.WatchEvent, None]:
     """All that match first, then what changes."""
     known: dict[tuple[str, str, str], bytes] = {}
     is_initial = True
-    while True:
+    while not leadership.is_over:
         listed = {
             (document.kind, document.namespace, document.name): document
             for document in documents(leadership, request)
@@ -207,6 +213,17 @@ def nodes(leadership: Leadership, name: str) -> list[api.Node]:
             node.via, node.last_heard_ms = session.via, session.last_heard_ms
         listed.append(node)
     return listed
+
+
+def check_silent(leadership: Leadership, name: str) -> None:
+    """Raise RefusedError when a node that is to be declared dead is heard this moment."""
+    if name not in leadership.state.nodes:
+        raise NotFoundError(f"node {name} does not exist")
+    if leadership.dispatcher.node_state(name)[0] is NodeState.READY:
+        raise RefusedError(
+            f"node {name} is Ready: its agent answers, so its host is not dead."
+            f" To empty it use `bay drain {name}`"
+        )
 
 
 def check_removable(leadership: Leadership, name: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import NoReturn, Protocol
 
@@ -140,17 +141,29 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             return await self._calls.led(
                 context, "UpdateNode", request, lambda led: self._remove_node(led, request)
             )
+        if request.lost:
+            return await self._calls.led(
+                context, "UpdateNode", request, lambda led: self._declare_lost(led, request)
+            )
         try:
             changed, version = await edit_node(self._store, request)
         except Exception as error:  # noqa: BLE001 - every error becomes a status code
             await abort(context, error)
         return api.UpdateNodeReply(mark=self._manager.mark(version), changed=changed)
 
+    async def _declare_lost(
+        self, leadership: Leadership, request: api.UpdateNodeRequest
+    ) -> api.UpdateNodeReply:
+        live.check_silent(leadership, request.name)
+        changed, version = await edit_node(self._store, request)
+        # The oath may be an old one that the node has disproved since: it counts anew.
+        leadership.dispatcher.believe_oath(request.name)
+        return api.UpdateNodeReply(mark=self._manager.mark(version), changed=changed)
+
     async def _remove_node(
         self, leadership: Leadership, request: api.UpdateNodeRequest
     ) -> api.UpdateNodeReply:
-        live.check_removable(leadership, request.name)
-        await leadership.remove_node(request.name)
+        await leadership.remove_node(request.name, lambda: live.check_removable(leadership, request.name))
         return api.UpdateNodeReply(mark=leadership.mark(), changed=True)
 
     # -- documents: from the leader with their status, else from the store without -------------
@@ -206,13 +219,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def Watch(self, request: api.ListRequest, context: Context) -> AsyncIterator[api.WatchEvent]:
         """Documents, as they change."""
 
-        async def answer(leadership: Leadership) -> AsyncIterator[api.WatchEvent]:
+        async def answer(leadership: Leadership) -> AsyncGenerator[api.WatchEvent, None]:
             await live.caught_up(leadership, request.seen)
-            async for event in live.watch_documents(leadership, request):
-                yield event
+            async with aclosing(live.watch_documents(leadership, request)) as events:
+                async for event in events:
+                    yield event
 
-        async for event in self._calls.led_stream(context, "Watch", request, answer):
-            yield event
+        async with aclosing(self._calls.led_stream(context, "Watch", request, answer)) as events:
+            async for event in events:
+                yield event
 
     # -- what only the leader knows ------------------------------------------------------------
 
@@ -228,13 +243,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def WatchPods(self, request: api.ListPodsRequest, context: Context) -> AsyncIterator[api.PodsEvent]:
         """Pods, as they change."""
 
-        async def answer(leadership: Leadership) -> AsyncIterator[api.PodsEvent]:
+        async def answer(leadership: Leadership) -> AsyncGenerator[api.PodsEvent, None]:
             await live.caught_up(leadership, request.seen)
-            async for event in live.watch_pods(leadership, request):
-                yield event
+            async with aclosing(live.watch_pods(leadership, request)) as events:
+                async for event in events:
+                    yield event
 
-        async for event in self._calls.led_stream(context, "WatchPods", request, answer):
-            yield event
+        async with aclosing(self._calls.led_stream(context, "WatchPods", request, answer)) as events:
+            async for event in events:
+                yield event
 
     async def ListNodes(self, request: api.ListNodesRequest, context: Context) -> api.ListNodesReply:
         """Nodes."""
@@ -260,12 +277,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def WatchEvents(self, request: api.ListEventsRequest, context: Context) -> AsyncIterator[api.Event]:
         """New events."""
 
-        async def answer(leadership: Leadership) -> AsyncIterator[api.Event]:
-            async for event in leadership.events.watch(namespace=request.namespace, obj=request.object):
-                yield event
+        async def answer(leadership: Leadership) -> AsyncGenerator[api.Event, None]:
+            watch = leadership.events.watch(namespace=request.namespace, obj=request.object)
+            async with aclosing(watch) as events:
+                async for event in events:
+                    yield event
 
-        async for event in self._calls.led_stream(context, "WatchEvents", request, answer):
-            yield event
+        async with aclosing(self._calls.led_stream(context, "WatchEvents", request, answer)) as events:
+            async for event in events:
+                yield event
 
     async def Why(self, request: api.WhyRequest, context: Context) -> api.WhyReply:
         """The decisions about a pod's slot."""
@@ -278,10 +298,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Logs(self, request: api.LogsRequest, context: Context) -> AsyncIterator[api.LogChunk]:
         """Of a pod, or of a node's agent."""
-        async for chunk in self._calls.led_stream(
+        chunks = self._calls.led_stream(
             context, "Logs", request, lambda leadership: logs(leadership, request)
-        ):
-            yield chunk
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
     async def Exec(
         self, request_iterator: AsyncIterator[api.ExecInput], context: Context
@@ -296,10 +318,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             async for message in request_iterator:
                 yield message
 
-        async for output in self._calls.led_stream(
+        outputs = self._calls.led_stream(
             context, "Exec", whole(), lambda led: exec_in(led, first.start, request_iterator)
-        ):
-            yield output
+        )
+        async with aclosing(outputs):
+            async for output in outputs:
+                yield output
 
     # -- managers, and a store from the past ---------------------------------------------------
 

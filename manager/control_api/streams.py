@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
@@ -24,7 +24,7 @@ def _unreachable(node: str) -> RefusedError:
     return RefusedError(f"node {node} is not connected: its containers cannot be reached now")
 
 
-async def logs(leadership: Leadership, request: api.LogsRequest) -> AsyncIterator[api.LogChunk]:
+async def logs(leadership: Leadership, request: api.LogsRequest) -> AsyncGenerator[api.LogChunk, None]:
     """Raises NotFoundError, RefusedError, StreamFailedError."""
     asked = wire.OpenStream(logs=request.options)
     if request.node:
@@ -50,7 +50,7 @@ async def logs(leadership: Leadership, request: api.LogsRequest) -> AsyncIterato
 
 async def exec_in(
     leadership: Leadership, start: api.ExecStart, incoming: AsyncIterator[api.ExecInput]
-) -> AsyncIterator[api.ExecOutput]:
+) -> AsyncGenerator[api.ExecOutput, None]:
     """Raises NotFoundError, RefusedError, StreamFailedError."""
     pod = _where(leadership, start.namespace, start.pod)
     asked = wire.OpenStream(exec=start.options, pod_uid=pod.uid)

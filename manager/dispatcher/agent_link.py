@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Protocol
 
 import grpc.aio
@@ -59,17 +60,19 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
         address = self._cluster.leader_address
         if dispatcher is not None:
             via = _metadata(context, VIA)
-            async for message in dispatcher.serve(hello, request_iterator, via=via):
-                yield message
+            async with aclosing(dispatcher.serve(hello, request_iterator, via=via)) as messages:
+                async for message in messages:
+                    yield message
         elif hello.relay and address:
-            async for message in self._relay(address, hello, request_iterator):
-                yield message
+            async with aclosing(self._relay(address, hello, request_iterator)) as messages:
+                async for message in messages:
+                    yield message
         else:
             yield wire.ManagerMessage(redirect=wire.Redirect(leader_address=address))
 
     async def _relay(
         self, address: str, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage]
-    ) -> AsyncIterator[wire.ManagerMessage]:
+    ) -> AsyncGenerator[wire.ManagerMessage, None]:
         """Pass everything on: the agent reaches this manager, but not the leader."""
 
         async def outgoing() -> AsyncIterator[wire.AgentMessage]:
@@ -103,8 +106,9 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
             if attached is None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "nobody waits for this stream any more")
             else:
-                async for frame in attached.serve(_after(first, request_iterator)):
-                    yield frame
+                async with aclosing(attached.serve(_after(first, request_iterator))) as frames:
+                    async for frame in frames:
+                        yield frame
             return
         address = self._cluster.leader_address
         if not address:

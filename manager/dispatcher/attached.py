@@ -8,7 +8,7 @@ reader slows the program whose output it reads, and nobody else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from bayplan.v1 import agent_link_pb2 as wire
 
@@ -73,7 +73,9 @@ class Attached:
             self._to_agent.get_nowait()
         self._to_agent.put_nowait(None)
 
-    async def serve(self, incoming: AsyncIterator[wire.StreamFrame]) -> AsyncIterator[wire.StreamFrame]:
+    async def serve(
+        self, incoming: AsyncIterator[wire.StreamFrame]
+    ) -> AsyncGenerator[wire.StreamFrame, None]:
         """The agent's Attach call: yields what goes to it, takes in what it sends."""
         self._attached.set()
         reader = asyncio.create_task(self._read(incoming), name=f"attach-{self.id}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +25,7 @@ from manager.dispatcher.liveness import Liveness
 from manager.dispatcher.session import NodeSession
 from manager.dispatcher.witnesses import AskWitnesses
 from manager.events import EventLog
+from manager.history import History
 from manager.store import keys, records
 from manager.store.port import Operation, Put
 
@@ -58,6 +59,7 @@ class Dispatcher:
         write: commits operations as the leader; returns the store's revision.
         mark: marks workloads dirty by uid, "*" for all.
         managers: addresses of all managers, for agents to dial when this one is gone.
+        history: what was committed, up to now.
         past: called with the reason when an agent remembers more than the store does.
     """
 
@@ -72,6 +74,7 @@ class Dispatcher:
         write: Callable[[Sequence[Operation]], Awaitable[int]],
         mark: Callable[[Iterable[str]], None],
         managers: Callable[[], list[str]],
+        history: Callable[[], History],
         past: Callable[[str], None],
         wall_s: Callable[[], float],
     ) -> None:
@@ -83,23 +86,27 @@ class Dispatcher:
         self._write = write
         self._mark = mark
         self._managers = managers
+        self._history = history
         self._past = past
         self._wall_s = wall_s
         self.sessions: dict[str, NodeSession] = {}
         self.visitors: dict[str, NodeSession] = {}
         self.is_held = False  # The store is held to be from the past: nobody is told anything.
+        # Nodes that an operator swore to be dead, and that were heard since under the same boot id.
+        self._disproved: dict[str, str] = {}
         self._attached: dict[str, Attached] = {}
         self._registering = asyncio.Lock()
         self._woken = asyncio.Event()
         self._seen_states: dict[str, NodeState] = {}
         self._requests = 0
+        self._peers_changed = False
         self._is_closed = False
 
     # -- streams -------------------------------------------------------------------------------
 
     async def serve(
         self, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage], *, via: str
-    ) -> AsyncIterator[wire.ManagerMessage]:
+    ) -> AsyncGenerator[wire.ManagerMessage, None]:
         """One agent's stream from Hello to its end."""
         refusal = self._refusal(hello)
         if refusal is None:
@@ -155,7 +162,8 @@ class Dispatcher:
         self.liveness.connected(session.node, now_s)
         log.info("agent.connected", node=session.node, via=via, version=hello.version)
         self._wake()
-        self._send_peers()
+        # The others are told at the next judgement: two thousand may connect at once.
+        self._peers_changed = True
         return session
 
     async def _read(self, session: NodeSession, incoming: AsyncIterator[wire.AgentMessage]) -> None:
@@ -210,6 +218,7 @@ class Dispatcher:
 
     def forget(self, name: str) -> None:
         """A node was removed: its agent, should there be one after all, must join anew."""
+        self._peers_changed = True
         session = self.sessions.pop(name, None)
         if session is not None:
             session.close("the node was removed from the cluster")
@@ -265,16 +274,9 @@ class Dispatcher:
             return ""
         if known.store != self._epoch.store:
             return f"node {hello.node} obeyed store {known.store}, this is store {self._epoch.store}"
-        if known.revision > self._epoch.revision:
-            return (
-                f"node {hello.node} obeyed epoch {known.revision}, this store has come to"
-                f" {self._epoch.revision} only"
-            )
-        if hello.store_revision > self._state.revision:
-            return (
-                f"node {hello.node} was told of revision {hello.store_revision}, this store has come to"
-                f" {self._state.revision} only"
-            )
+        lacking = self._history().lacks(known.revision, hello.commit_sequence)
+        if lacking:
+            return f"node {hello.node} was told of {lacking}"
         return ""
 
     async def register(self, hello: wire.Hello) -> None:
@@ -412,7 +414,7 @@ class Dispatcher:
                 str(placement.pod): self._assignment(placement)
                 for placement in self._state.by_node[name].values()
             }
-            session.tell(desired, entry.told, self._state.revision)
+            session.tell(desired, entry.told, self._history().sequence)
 
     def _assignment(self, placement: Placement) -> wire.Assignment:
         pod = placement.pod
@@ -435,12 +437,17 @@ class Dispatcher:
 
     def _send_peers(self) -> None:
         """Each node tries the witness ports of the next few nodes in the ring of names."""
+        if not self._peers_changed:
+            return
+        self._peers_changed = False
         ring = sorted(name for name, entry in self._state.nodes.items() if entry.facts.witness_port)
         for name, session in self.sessions.items():
             start = ring.index(name) + 1 if name in ring else 0
             others = [peer for peer in ring[start:] + ring[:start] if peer != name][:PEERS_PER_NODE]
-            peers = [self._peer(peer) for peer in others]
-            session.send(wire.ManagerMessage(peers=wire.Peers(peers=peers)))
+            peers = wire.Peers(peers=[self._peer(peer) for peer in others])
+            if peers != session.peers:
+                session.peers = peers
+                session.send(wire.ManagerMessage(peers=peers))
 
     def _peer(self, name: str) -> wire.Peer:
         facts = self._state.nodes[name].facts
@@ -450,6 +457,8 @@ class Dispatcher:
 
     def node_state(self, name: str) -> tuple[NodeState, str, str]:
         """(state, why, held): `held` says why its pods may not be replaced now, if so."""
+        if self.is_held and name in self.visitors:
+            return NodeState.READY, "connected, and told nothing: the store is from the past", ""
         life = self.liveness.nodes.get(name)
         if life is None:
             return NodeState.UNKNOWN, "not heard of yet", ""
@@ -471,6 +480,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         while True:
             self._judge(loop.time())
+            self._send_peers()
             self._woken.clear()
             wait_s = max(0.01, self.liveness.next_wake_s(loop.time()) - loop.time())
             with contextlib.suppress(TimeoutError):
@@ -479,7 +489,12 @@ class Dispatcher:
 
     def _judge(self, now_s: float) -> None:
         for name, entry in self._state.nodes.items():
-            if entry.intent.lost_boot_id and entry.intent.lost_boot_id == entry.facts.boot_id:
+            oath = entry.intent.lost_boot_id
+            if not oath or oath != entry.facts.boot_id:
+                continue
+            if self.node_state(name)[0] is NodeState.READY:
+                self._disproved[name] = oath
+            elif self._disproved.get(name) != oath:
                 self.liveness.declared_lost(name, now_s)
         for action in self.liveness.tick(now_s):
             self._ask(action)
@@ -501,6 +516,10 @@ class Dispatcher:
             if session is not None:
                 request = wire.WitnessRequest(request=action.request, peer=peer)
                 session.send(wire.ManagerMessage(witness_request=request))
+
+    def believe_oath(self, name: str) -> None:
+        """An operator has sworn, just now, that this host is dead."""
+        self._disproved.pop(name, None)
 
     # -- logs and exec -------------------------------------------------------------------------
 

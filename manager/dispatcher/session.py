@@ -26,6 +26,7 @@ class NodeSession:
     is_synced: bool = False  # Full assignments were sent.
     is_visitor: bool = False  # Connected while the store is held to be from the past: told nothing.
     reported: list[wire.PodStatus] = field(default_factory=list)  # A visitor's last full report.
+    peers: wire.Peers | None = None  # As they were sent.
     last_heard_s: float = 0.0
     last_heard_ms: int = 0
     _outbox: asyncio.Queue[wire.ManagerMessage | None] = field(
@@ -63,7 +64,7 @@ class NodeSession:
         self,
         desired: Mapping[str, wire.Assignment],
         told: dict[str, Want],
-        store_revision: int,
+        commit_sequence: int,
     ) -> None:
         """Send what of `desired` the agent does not know, and what it may forget; updates `told`."""
         changed = [
@@ -82,7 +83,7 @@ class NodeSession:
                 full=is_full,
                 pods=part,
                 forget=forget if index == 0 else (),
-                store_revision=store_revision,
+                commit_sequence=commit_sequence,
             )
             self.send(wire.ManagerMessage(assignments=assignments))
         told.clear()

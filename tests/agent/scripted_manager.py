@@ -63,7 +63,7 @@ class ScriptedManager(AgentLinkServicer):
 
     def assign(self, *pods: pb.Assignment, full: bool = False, forget: Sequence[str] = ()) -> None:
         self.say(
-            assignments=pb.Assignments(full=full, pods=pods, forget=forget, store_revision=self.epoch + 10)
+            assignments=pb.Assignments(full=full, pods=pods, forget=forget, commit_sequence=self.epoch + 10)
         )
 
     def hang_up(self) -> None:

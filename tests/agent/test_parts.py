@@ -29,7 +29,7 @@ class TestJournal:
         journal = Journal(tmp_path)
         facts = journal.facts
         facts.cluster, facts.label_cluster, facts.boot_id = "c1", "c1", "b1"
-        facts.fence = Fence(store="s", revision=3, store_revision=9)
+        facts.fence = Fence(store="s", revision=3, commit_sequence=9)
         ending = Ending(attempt=2, code=1, reason="Error", last_log_lines="no")
         for number in range(2):
             pod = a_pod(number)

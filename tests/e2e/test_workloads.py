@@ -110,7 +110,7 @@ class TestInside:
         eventually(lambda: "serving as" in cluster.ok("logs", pod), within_s=10)
         done = cluster.bay("exec", pod, "--", "sh", "-c", "echo inside; exit 5")
         assert (done.stdout, done.returncode) == ("inside\n", 5)
-        assert "agent" in cluster.ok("logs", "node/n1", "--tail", "20")
+        assert "session.welcomed" in cluster.ok("logs", "node/n1", "--tail", "2000")
         eventually(lambda: pod in cluster.bay("top", "pods").stdout, within_s=25, otherwise=cluster.report)
 
     def test_logs_of_the_container_before(self, cluster: Cluster) -> None:

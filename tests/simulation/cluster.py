@@ -113,7 +113,7 @@ class Node:
             runtime=SimulatedRuntime(self.engine, cluster="", node=self.name),
             host=self.host,
             wall_s=self._cluster.wall_s,
-            rng=random.Random(f"{self.name}{self.host.boots}"),
+            rng=self._cluster.process_chance(self.name),
         )
         self._task = asyncio.create_task(self.agent.run(), name=f"agent {self.name}")
 
@@ -182,7 +182,7 @@ class ManagerProcess:
             store=self._store,
             transport=self._transport,
             wall_s=self._cluster.wall_s,
-            chance=random.Random(self.etcd_client),
+            chance=self._cluster.process_chance(self.name),
         )
         self._task = asyncio.create_task(self.manager.run(), name=f"manager {self.name}")
 
@@ -227,6 +227,7 @@ class Cluster:
 
     def __init__(self, data: Path, *, managers: int = 3, nodes: int = 5) -> None:
         self.data = data
+        self._processes = 0
         self.network = FakeNetwork()
         self.etcd = FakeEtcd()
         self.registry = SimulatedRegistry()
@@ -238,6 +239,11 @@ class Cluster:
         self.client = Client(
             [f"{name}:7400" for name in self.managers], transport=FakeTransport(self.network, "user")
         )
+
+    def process_chance(self, name: str) -> random.Random:
+        """Another one for each process that is started; the same in each run of a test."""
+        self._processes += 1
+        return random.Random(f"{name} {self._processes}")
 
     @staticmethod
     def wall_s() -> float:
@@ -330,7 +336,7 @@ class Cluster:
         """How many containers of each revision run."""
         return Counter(found.labels[runtime_port.LABEL_REVISION] for found in self.containers(name))
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         """What the store holds."""
         return [item.key for item in self.etcd.items("/")]
 
@@ -339,7 +345,17 @@ class Cluster:
         found = {}
         for item in self.etcd.items(keys.RESOURCES):
             record = json.loads(item.value)
-            found[record["uid"]] = 0 if record["deleting"] else record["document"]["spec"]["replicas"]
+            found[record["uid"]] = 0 if record["deleting"] else record["document"]["spec"].get("replicas", 1)
+        return found
+
+    def desired_by_name(self) -> dict[str, int]:
+        """The same by name, documents that are being deleted left out."""
+        found = {}
+        for item in self.etcd.items(keys.RESOURCES):
+            record = json.loads(item.value)
+            if not record["deleting"]:
+                name = record["document"]["metadata"]["name"]
+                found[name] = record["document"]["spec"].get("replicas", 1)
         return found
 
     def is_settled(self) -> bool:
@@ -349,6 +365,27 @@ class Cluster:
         )
         wanted = {(uid, slot): 1 for uid, replicas in self.desired().items() for slot in range(replicas)}
         return slots == wanted
+
+    async def until_steady(self, *, within_s: float, for_s: float = 5.0) -> None:
+        """Wait until it has been settled, without a break, for so long."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + within_s + for_s
+        since_s = loop.time()
+        while loop.time() - since_s < for_s:
+            if not self.is_settled():
+                since_s = loop.time()
+                assert since_s < end_s, f"not settled within {within_s} s: {self.difference()}"
+            await asyncio.sleep(0.05)
+
+    def difference(self) -> str:
+        """What runs and should not, what should and does not."""
+        slots = Counter(
+            (pod.workload_uid, pod.slot) for node in self.nodes.values() for pod in node.running()
+        )
+        wanted = Counter(
+            {(uid, slot): 1 for uid, replicas in self.desired().items() for slot in range(replicas)}
+        )
+        return f"too many: {dict(slots - wanted)}, missing: {dict(wanted - slots)}"
 
     async def stays(self, condition: Callable[[], bool], *, for_s: float, what: str = "") -> None:
         """Look all the time: `condition` must hold throughout."""
@@ -377,6 +414,8 @@ class Watcher:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.violations: list[str] = []
+        self.trace: list[str] = []  # Every container that came or went, and when.
+        self._seen: dict[str, str] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -390,6 +429,16 @@ class Watcher:
         for pod, count in pods.items():
             if count > 1:
                 self.violations.append(f"{now_s:.2f}: {count} live containers of {pod}")
+        seen = {
+            container.shown.id: f"{node.name} {container.shown.name}"
+            for node in self._cluster.nodes.values()
+            for container in node.engine.containers.values()
+            if container.is_running
+        }
+        changes = [f"+ {seen[new]}" for new in seen.keys() - self._seen.keys()]
+        changes += [f"- {self._seen[gone]}" for gone in self._seen.keys() - seen.keys()]
+        self.trace.extend(f"{now_s:.2f} {change}" for change in sorted(changes))
+        self._seen = seen
         for node in self._cluster.nodes.values():
             if node.is_foreign_touched:
                 self.violations.append(f"{now_s:.2f}: somebody touched the foreign container on {node.name}")

@@ -321,7 +321,7 @@ class TestRemove:
 
         assert [node.name for node in await cluster.client.nodes()] == ["n1", "n3", "n4", "n5"]
         assert len(await cluster.client.pods()) == 10
-        assert not [key for key in cluster.keys() if key.endswith("/n2")]
+        assert not [key for key in cluster.stored_keys() if key.endswith("/n2")]
 
     async def test_lets_it_join_anew(self, cluster: Cluster) -> None:
         """It comes back with containers of pods that were replaced: they are stopped."""

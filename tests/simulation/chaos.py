@@ -1,0 +1,231 @@
+"""A random series of faults and of users' writes, the same for one seed.
+
+Faults come and go for a minute; then everything is healed, and the cluster must come to what was
+acknowledged last. What must never be is watched all the time (`Watcher`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from bayplan.client.errors import BayplanError
+from tests.simulation.cluster import Cluster, Node, deployment
+
+FAULTS_S = 60.0
+WORKLOADS = ("api", "shop", "web")
+# Faults of etcd are rare: every other one would be hidden behind them.
+WEIGHTS = {
+    "kill_or_boot_node": 4,
+    "isolate_or_heal_node": 4,
+    "kill_or_start_agent": 4,
+    "kill_or_start_manager": 4,
+    "freeze_or_thaw_manager": 2,
+    "cut_manager_from_etcd_or_heal": 2,
+    "cut_or_heal_link": 2,
+    "lose_reply": 2,
+    "stop_etcd_for_a_moment": 1,
+    "freeze_etcd_for_a_moment": 1,
+    "kill_container": 3,
+    "hang_or_free_engine": 1,
+}
+
+
+class Chaos:
+    """Runs on a cluster that is up. `story` tells what was done, for whoever studies a failing seed."""
+
+    def __init__(self, cluster: Cluster, seed: int) -> None:
+        self.story: list[str] = []
+        # What the last acknowledged write of each workload wants; absent: its outcome is not known.
+        self.acknowledged: dict[str, int] = {}
+        self._cluster = cluster
+        self._faults = random.Random(f"faults {seed}")
+        self._user = random.Random(f"user {seed}")
+        self._isolated: set[str] = set()
+        self._cut_links: set[tuple[str, str]] = set()
+        self._frozen: set[str] = set()
+        self._cut_clients: set[str] = set()
+        self._hung: set[str] = set()
+
+    async def run(self) -> None:
+        """Faults for a minute, then heal everything."""
+        async with asyncio.TaskGroup() as parts:
+            user = parts.create_task(self._write_for_ever())
+            await self._break_for(FAULTS_S)
+            user.cancel()
+        await self._heal()
+
+    def _tell(self, what: str) -> None:
+        self.story.append(f"{asyncio.get_running_loop().time():.3f} {what}")
+
+    # -- faults --------------------------------------------------------------------------------
+
+    async def _break_for(self, duration_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + duration_s
+        names = list(WEIGHTS)
+        while loop.time() < end_s:
+            await asyncio.sleep(self._faults.expovariate(1 / 1.5))
+            (name,) = self._faults.choices(names, weights=list(WEIGHTS.values()))
+            fault: Callable[[], Awaitable[str]] = getattr(self, f"_{name}")
+            done = await fault()
+            if done:
+                self._tell(done)
+
+    def _any_node(self) -> Node:
+        return self._faults.choice(list(self._cluster.nodes.values()))
+
+    async def _kill_or_boot_node(self) -> str:
+        node = self._any_node()
+        if node.is_dead:
+            node.boot()
+            return f"{node.name} boots"
+        self._hung.discard(node.name)
+        await node.kill()
+        return f"{node.name} loses power"
+
+    async def _isolate_or_heal_node(self) -> str:
+        name = self._any_node().name
+        if name in self._isolated:
+            self._isolated.discard(name)
+            self._cluster.network.heal(name)
+            self._cut_links = {link for link in self._cut_links if name not in link}
+            return f"{name} is reached again"
+        self._isolated.add(name)
+        self._cluster.network.isolate(name)
+        return f"{name} is cut off"
+
+    async def _kill_or_start_agent(self) -> str:
+        node = self._any_node()
+        if node.is_dead:
+            return ""
+        if node.has_agent:
+            await node.kill_agent()
+            return f"the agent of {node.name} is killed"
+        node.start_agent()
+        return f"the agent of {node.name} starts"
+
+    async def _kill_or_start_manager(self) -> str:
+        manager = self._faults.choice(list(self._cluster.managers.values()))
+        if not manager.is_running:
+            manager.start()
+            return f"{manager.name} starts"
+        if manager.name in self._frozen:
+            self._thaw(manager.name)
+        self._cut_clients.discard(manager.name)
+        await manager.kill()
+        return f"{manager.name} is killed"
+
+    async def _freeze_or_thaw_manager(self) -> str:
+        manager = self._faults.choice(list(self._cluster.managers.values()))
+        if manager.name in self._frozen:
+            self._thaw(manager.name)
+            return f"{manager.name} thaws"
+        if not manager.is_running or manager.name in self._cut_clients:
+            return ""
+        self._frozen.add(manager.name)
+        manager.freeze()
+        return f"{manager.name} freezes"
+
+    def _thaw(self, name: str) -> None:
+        self._frozen.discard(name)
+        self._cluster.managers[name].thaw()
+
+    async def _cut_manager_from_etcd_or_heal(self) -> str:
+        manager = self._faults.choice(list(self._cluster.managers.values()))
+        if not manager.is_running or manager.name in self._frozen:
+            return ""
+        if manager.name in self._cut_clients:
+            self._cut_clients.discard(manager.name)
+            self._cluster.etcd.heal(manager.etcd_client)
+            return f"{manager.name} reaches etcd again"
+        self._cut_clients.add(manager.name)
+        self._cluster.etcd.cut(manager.etcd_client)
+        return f"{manager.name} is cut off from etcd"
+
+    async def _cut_or_heal_link(self) -> str:
+        ends = self._any_node().name, self._faults.choice(list(self._cluster.managers))
+        if ends in self._cut_links:
+            self._cut_links.discard(ends)
+            self._cluster.network.heal(*ends)
+            return f"{ends[0]} and {ends[1]} reach each other again"
+        self._cut_links.add(ends)
+        self._cluster.network.cut(*ends, one_way=self._faults.random() < 0.3)
+        return f"{ends[0]} and {ends[1]} are cut apart"
+
+    async def _lose_reply(self) -> str:
+        self._cluster.etcd.drop_next_reply()
+        return "etcd's next reply is lost"
+
+    async def _stop_etcd_for_a_moment(self) -> str:
+        self._cluster.etcd.kill()
+        await asyncio.sleep(self._faults.uniform(0.1, 6))
+        self._cluster.etcd.restart()
+        return "etcd was killed and started"
+
+    async def _freeze_etcd_for_a_moment(self) -> str:
+        self._cluster.etcd.pause()
+        await asyncio.sleep(self._faults.uniform(0.1, 6))
+        self._cluster.etcd.resume()
+        return "etcd was frozen"
+
+    async def _kill_container(self) -> str:
+        node = self._any_node()
+        running = [found.id for found in self._cluster.containers() if found.id in node.engine.containers]
+        if not running:
+            return ""
+        node.engine.kill_container(self._faults.choice(running))
+        return f"a container on {node.name} is killed"
+
+    async def _hang_or_free_engine(self) -> str:
+        node = self._any_node()
+        if node.name in self._hung:
+            self._hung.discard(node.name)
+            node.engine.thaw()
+            return f"the engine of {node.name} answers again"
+        if node.is_dead:
+            return ""
+        self._hung.add(node.name)
+        node.engine.freeze()
+        return f"the engine of {node.name} hangs"
+
+    async def _heal(self) -> None:
+        cluster = self._cluster
+        cluster.network.heal()
+        for name in list(self._frozen):
+            self._thaw(name)
+        for manager in cluster.managers.values():
+            cluster.etcd.heal(manager.etcd_client)
+            if not manager.is_running:
+                manager.start()
+        for node in cluster.nodes.values():
+            node.engine.thaw()
+            if node.is_dead:
+                node.boot()
+            elif not node.has_agent:
+                node.start_agent()
+        self._tell("all is healed")
+
+    # -- users' writes -------------------------------------------------------------------------
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._user.expovariate(1 / 4))
+            name = self._user.choice(WORKLOADS)
+            replicas = self._user.randrange(0, 12)
+            version = str(self._user.randrange(3))
+            is_delete = self._user.random() < 0.15
+            # Until it is acknowledged nobody can say what is wanted.
+            self.acknowledged.pop(name, None)
+            try:
+                if is_delete:
+                    await self._cluster.client.delete("Deployment", name)
+                else:
+                    document = deployment(name, replicas=replicas, version=version)
+                    await self._cluster.client.apply([document])
+            except BayplanError as error:
+                self._tell(f"{name}: {type(error).__name__}: {error}")
+            else:
+                self.acknowledged[name] = 0 if is_delete else replicas
+                self._tell(f"{name}: {'deleted' if is_delete else replicas}")

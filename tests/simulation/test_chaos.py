@@ -1,0 +1,54 @@
+"""Random faults on whole clusters. `BAYPLAN_SEEDS=500` runs that many seeds, `BAYPLAN_SEED=7` that one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.chaos import Chaos
+from tests.simulation.cluster import Cluster
+from tests.virtual_time import run_virtual
+
+pytestmark = pytest.mark.timeout(120)
+
+SETTLED_WITHIN_S = 90
+
+
+def seeds() -> list[int]:
+    """Those that the environment asks for."""
+    one = os.environ.get("BAYPLAN_SEED")
+    return [int(one)] if one else list(range(int(os.environ.get("BAYPLAN_SEEDS", "20"))))
+
+
+async def live(data: Path, seed: int) -> list[str]:
+    """One cluster's minute of faults; returns everything that could be seen of it."""
+    async with Cluster(data) as cluster:
+        chaos = Chaos(cluster, seed)
+        try:
+            await chaos.run()
+            await cluster.until_steady(within_s=SETTLED_WITHIN_S, for_s=10)
+        finally:
+            # Shown when the test fails.
+            print(*chaos.story, sep="\n")  # noqa: T201
+        found = cluster.desired_by_name()
+        for name, replicas in chaos.acknowledged.items():
+            assert found.get(name, 0) == replicas, f"an acknowledged write of {name} is lost"
+        # A deleted document waits until its pods are reported gone.
+        await asyncio.sleep(5)
+        return [*chaos.story, *cluster.watcher.trace]
+
+
+class TestChaos:
+    @pytest.mark.parametrize("seed", seeds())
+    def test_heals_and_never_breaks_what_must_hold(self, tmp_path: Path, seed: int) -> None:
+        run_virtual(live(tmp_path, seed))
+
+    def test_the_same_seed_gives_the_same_history(self, tmp_path: Path) -> None:
+        first = run_virtual(live(tmp_path / "first", 3))
+        second = run_virtual(live(tmp_path / "second", 3))
+
+        assert len(first) > 50
+        assert first == second
