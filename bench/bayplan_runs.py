@@ -42,7 +42,7 @@ LEADER_RUN_REPLICAS = 3
 class LeaderFailover:
     """Seconds from the kill of the leader."""
 
-    answered_s: float  # To the answer of a read that a later leader gave after it had taken a write.
+    answered_s: float  # To the answer to a write, after a read that a later leader answered.
     acted_s: float  # To the start of the container that the write asked for.
 
 
@@ -143,17 +143,17 @@ def _kill_leader(rig: Rig, leader: str) -> LeaderFailover:
     with rig.cluster.watched() as watch:
         before = {one.id for one in until_running(watch, WORKLOAD, LEADER_RUN_REPLICAS)}
         killed_s = time.time()
-        answered_s = asyncio.run(_time_write_and_read(survivors, lambda: run(kill)))
+        answered_s = asyncio.run(_time_read_and_write(survivors, lambda: run(kill)))
         running = until_running(watch, WORKLOAD, LEADER_RUN_REPLICAS + 1)
         acted_s = max(started_s(rig, one) for one in running if one.id not in before) - killed_s
     return LeaderFailover(answered_s=answered_s, acted_s=acted_s)
 
 
-async def _time_write_and_read(survivors: list[str], kill: Callable[[], object]) -> float:
-    """Seconds from the kill until a survivor has taken a write and then answered a read by a later leader.
+async def _time_read_and_write(survivors: list[str], kill: Callable[[], object]) -> float:
+    """Seconds from the kill until a survivor has answered a read by a later leader, and then a write.
 
-    Any manager that reaches etcd may take a write before there is a leader; only the read's
-    higher epoch shows that one leads.
+    In this order: a write alone may be the dying leader's, or that of a follower which reaches
+    etcd while nobody leads; only the read's higher epoch shows that another leads.
     """
     async with AsyncExitStack() as stack:
         clients = [
@@ -166,11 +166,13 @@ async def _time_write_and_read(survivors: list[str], kill: Callable[[], object])
 
         async def attempt(client: Client) -> bool:
             try:
-                await client.scale("Deployment", NAME, LEADER_RUN_REPLICAS + 1)
                 await client.pods(workload=NAME)
+                if client.mark.epoch <= epoch:
+                    return False
+                await client.scale("Deployment", NAME, LEADER_RUN_REPLICAS + 1)
             except BayplanError:
                 return False
-            return client.mark.epoch > epoch
+            return True
 
         return await time_first_answer(kill, [partial(attempt, client) for client in clients])
 

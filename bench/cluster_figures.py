@@ -40,7 +40,7 @@ FIGURES = (
     ),
     Figure(
         key="leader_failover_s",
-        title="leader killed → another answers a write and a read",
+        title="leader killed → another answers a read and a write",
         unit="s",
         compared_with="swarm_leader_failover_s",
         aim=1.0,
@@ -63,7 +63,7 @@ FIGURES = (
     ),
     Figure(
         key="swarm_leader_failover_s",
-        title="Swarm: leader's node killed → another answers a write and a read",
+        title="Swarm: leader's node killed → another answers a read and a write",
         unit="s",
         compared_with="leader_failover_s",
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from bayplan.model.names import PodId
 from bayplan.model.placements import Placement, Want
+from bayplan.model.states import PodState
 from manager.cluster_state import ClusterState
 from manager.commit import BYTES_MAX, OPERATIONS_MAX
 from manager.planning.changes import Change, PlacePod, RemovePlacement, RemoveWorkload, SetWant
@@ -47,6 +48,8 @@ class _Builder:
     def __init__(self, state: ClusterState) -> None:
         self._state = state
         self._batch = Batch()
+        # Placements as they stand, by workload and chunk; those of open chunks were taken out.
+        self._stored: dict[str, dict[int, dict[PodId, Placement]]] = {}
         # Chunks as they will stand, by key.
         self._pods: dict[tuple[str, int], dict[PodId, Placement]] = {}
         self._next: dict[tuple[str, int], int] = {}
@@ -57,15 +60,20 @@ class _Builder:
     def _open(self, uid: str, slot: int) -> dict[PodId, Placement]:
         held = uid, slot // _CHUNK_SLOTS
         if held not in self._pods:
-            self._pods[held] = {
-                pod: placement
-                for pod, placement in self._state.placements.get(uid, {}).items()
-                if pod.slot // _CHUNK_SLOTS == held[1]
-            }
+            self._pods[held] = self._stored_of(uid).pop(held[1], {})
             self._next[held] = self._state.next_incarnation.get(held, 1)
             self._keys += 1
             self._bytes += 16 * (len(self._pods[held]) + 4)
         return self._pods[held]
+
+    def _stored_of(self, uid: str) -> dict[int, dict[PodId, Placement]]:
+        """A workload's placements by chunk: sorted once, not once for each chunk."""
+        if uid not in self._stored:
+            chunks: dict[int, dict[PodId, Placement]] = {}
+            for pod, placement in self._state.placements.get(uid, {}).items():
+                chunks.setdefault(pod.slot // _CHUNK_SLOTS, {})[pod] = placement
+            self._stored[uid] = chunks
+        return self._stored[uid]
 
     def add(self, change: Change) -> bool:
         """Fold one change in; False when the transaction is full."""
@@ -205,7 +213,7 @@ def fold_in(batch: Batch, state: ClusterState, revision: int) -> None:
     state.revision = max(state.revision, revision)
 
 
-def decisions_value(batch: Batch, state: ClusterState, at_ms: int) -> bytes:
+def decisions_of(batch: Batch, state: ClusterState, at_ms: int) -> dict[str, Any]:
     """Why: what `bay why` and the events tell of a batch, at most 64 KiB of JSON."""
     entries: list[dict[str, object]] = []
     size = 0
@@ -216,7 +224,7 @@ def decisions_value(batch: Batch, state: ClusterState, at_ms: int) -> bytes:
             entries.append({"reason": "Truncated", "message": f"{len(batch.changes)} changes in all"})
             break
         entries.append(entry)
-    return records.encode_json({"at_ms": at_ms, "decisions": entries})
+    return {"at_ms": at_ms, "decisions": entries}
 
 
 def decision_of(change: Change, pod: PodId | None, state: ClusterState) -> dict[str, object]:
@@ -237,7 +245,11 @@ def decision_of(change: Change, pod: PodId | None, state: ClusterState) -> dict[
         case SetWant():
             entry |= {"reason": _WANT_REASONS[change.want]}
         case RemovePlacement():
-            entry |= {"reason": "PodRemoved"}
+            placement = state.placements[change.pod.workload_uid][change.pod]
+            status = state.status(placement)
+            ended = PodState(status.state).name.capitalize() if status is not None else "Lost"
+            why = status.message if status is not None else change.reason
+            entry |= {"reason": "PodRemoved", "node": placement.node, "status": ended, "why": why[:500]}
         case RemoveWorkload():
             entry |= {"reason": "Deleted"}
     return entry

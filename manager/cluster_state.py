@@ -99,6 +99,7 @@ class ClusterState:
         self.failures: dict[str, dict[int, tuple[int, float]]] = defaultdict(dict)
         self._booked: set[PodId] = set()
         self._ended_s: dict[str, float] = {}
+        self._placed_ms: dict[PodId, int] = {}
         self._requirements: dict[tuple[str, str], Requirements] = {}
         self._texts: dict[tuple[str, str], str] = {}
         self.intents: dict[str, NodeIntent] = {}
@@ -337,6 +338,7 @@ class ClusterState:
         self.by_node[placement.node].pop(pod, None)
         self._unbook(placement)
         self._ended_s.pop(str(pod), None)
+        self._placed_ms.pop(pod, None)
         entry = self.nodes.get(placement.node)
         if entry is not None:
             entry.statuses.pop(str(pod), None)
@@ -549,6 +551,40 @@ class ClusterState:
         """As users see it."""
         return pod_name(self.workload_name(pod.workload_uid)[2], pod)
 
+    def created_ms(self, pod: PodId) -> int:
+        """When a pod was placed; 0 if that decision is not kept any more."""
+        return self._placed_ms.get(pod, 0)
+
+    def note_decisions(self, batch: Mapping[str, Any]) -> None:
+        """Keep what a committed batch of decisions says of pods that are there, and of the last ones gone.
+
+        Raises KeyError or TypeError on what no leader wrote.
+        """
+        for entry in batch["decisions"]:
+            if "pod" not in entry:
+                continue
+            pod = PodId(entry["uid"], entry["slot"], entry["incarnation"])
+            if entry["reason"] == "PodPlaced" and pod in self.placements.get(pod.workload_uid, {}):
+                self._placed_ms[pod] = batch["at_ms"]
+            elif entry["reason"] == "PodRemoved" and pod.workload_uid in self.workloads:
+                kind, namespace, workload = self.workload_name(pod.workload_uid)
+                self._remember_attempt(
+                    api.Pod(
+                        uid=str(pod),
+                        name=entry["pod"],
+                        namespace=namespace,
+                        workload_kind=kind,
+                        workload=workload,
+                        workload_uid=pod.workload_uid,
+                        slot=pod.slot,
+                        incarnation=pod.incarnation,
+                        node=entry["node"],
+                        status=entry["status"],
+                        why=entry["why"],
+                        ended_ms=batch["at_ms"],
+                    )
+                )
+
     def attempts_of(self, uid: str) -> list[api.Pod]:
         """Earlier pods of the slots that are wanted now, whose records are gone."""
         place = self.workloads.get(uid)
@@ -563,9 +599,7 @@ class ClusterState:
             for pod in attempts
         ]
 
-    def remember_attempt(self, pod: api.Pod) -> None:
-        """A pod's record goes; people still want to read why."""
-        pod.current = False
+    def _remember_attempt(self, pod: api.Pod) -> None:
         self._attempts.setdefault((pod.workload_uid, pod.slot), deque(maxlen=ATTEMPTS_KEPT)).append(pod)
 
     def unreported_nodes(self, states: Mapping[str, NodeState]) -> list[str]:

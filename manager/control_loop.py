@@ -16,10 +16,9 @@ from typing import Protocol
 
 import structlog
 
-from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
 from bayplan.model.placements import Want
-from manager.changes_to_records import Batch, batch_of, decisions_value, fold_in
+from manager.changes_to_records import Batch, batch_of, decisions_of, fold_in
 from manager.cluster_state import ClusterState
 from manager.commit import Committer, FencedError
 from manager.events import EventLog
@@ -37,6 +36,7 @@ from manager.store.port import (
     StoreReplacedError,
     StoreUnavailableError,
 )
+from manager.store.records import encode_json
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,6 @@ class ControlLoop:
 
     Args:
         may_command: returns once the leadership is not suspended.
-        on_dropped: told of a pod whose record goes, while all of it is still known.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class ControlLoop:
         *,
         events: EventLog,
         may_command: Callable[[], Awaitable[None]],
-        on_dropped: Callable[[PodId], None],
         wall_s: Callable[[], float],
         source: str,
     ) -> None:
@@ -95,7 +93,6 @@ class ControlLoop:
         self._committer = committer
         self._events = events
         self._may_command = may_command
-        self._on_dropped = on_dropped
         self._wall_s = wall_s
         self._source = source
         self._dirty: set[str] = set()
@@ -265,10 +262,10 @@ class ControlLoop:
 
     async def _commit(self, batch: Batch) -> None:
         state = self._state
-        why = decisions_value(batch, state, int(self._wall_s() * 1000))
+        decisions = decisions_of(batch, state, int(self._wall_s() * 1000))
         tick = 1 + (keys.parse_decisions(state.decisions[-1]) or 0) if state.decisions else 1
         key = keys.decisions(tick)
-        operations = [*batch.operations, Put(key=key, value=why)]
+        operations = [*batch.operations, Put(key=key, value=encode_json(decisions))]
         expired = state.decisions[0] if len(state.decisions) >= DECISIONS_MAX else ""
         if expired:
             operations.append(DeleteKey(key=expired))
@@ -277,7 +274,7 @@ class ControlLoop:
         if expired:
             state.decisions.remove(expired)
         # The names of what goes are known only before it is gone.
-        self._events.add_decisions(why, self._source)
+        self._events.add_decisions(decisions, self._source)
         for change, pod in batch.changes:
             log.info(
                 "change.committed",
@@ -285,9 +282,8 @@ class ControlLoop:
                 pod=str(pod) if pod else None,
                 reason=change.reason,
             )
-        for pod in batch.dropped:
-            self._on_dropped(pod)
         fold_in(batch, state, revision)
+        state.note_decisions(decisions)
 
     def _cluster_view(self, nodes: Nodes) -> ClusterView:
         views: dict[str, NodeView] = {}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from bayplan.v1 import control_pb2 as api
-from manager.store import records
 
 EVENTS_MAX = 5000
 # An event that repeats within this time is counted, not added.
@@ -86,9 +85,8 @@ class EventLog:
         self._events.append(logged)
         self._publish(logged)
 
-    def add_decisions(self, value: bytes, source: str = "") -> None:
-        """Add a batch of decisions as it was committed."""
-        batch: dict[str, Any] = records.decode_json(value)
+    def add_decisions(self, batch: Mapping[str, Any], source: str = "") -> None:
+        """Add a batch of decisions as it was committed. Raises KeyError on what no leader wrote."""
         for entry in batch["decisions"]:
             self.add(
                 entry["reason"],

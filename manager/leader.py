@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from bayplan.model.names import PodId
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
 from manager.cluster_state import ClusterState
@@ -62,7 +61,6 @@ class Leadership:
             self.committer,
             events=self.events,
             may_command=term.wait_active,
-            on_dropped=self._remember,
             wall_s=wall_s,
             source=settings.manager,
         )
@@ -112,7 +110,9 @@ class Leadership:
         for item in listing.items:
             if item.key.startswith(keys.DECISIONS):
                 try:
-                    leadership.events.add_decisions(item.value)
+                    decisions = records.decode_json(item.value)
+                    leadership.events.add_decisions(decisions)
+                    state.note_decisions(decisions)
                 except (records.DamagedRecordError, KeyError, TypeError) as error:
                     log.warning("store_key.ignored", key=item.key, error=str(error))
         # Puts this term into the store's history before any agent hears of it.
@@ -247,10 +247,6 @@ class Leadership:
             complete=not self.loop.held and not self._unheard(),
             notice=self.notice(),
         )
-
-    def _remember(self, pod: PodId) -> None:
-        placement = self.state.placements[pod.workload_uid][pod]
-        self.state.remember_attempt(pod_of(self.state, self.dispatcher, placement))
 
     def pods_of_workload(self, uid: str) -> list[api.Pod]:
         """Placed and pending pods of a workload, by slot, newest first."""

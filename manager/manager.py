@@ -116,6 +116,12 @@ class Manager:
         leader = self._election.leader
         return leader.address if leader is not None and leader.id != self._settings.id else ""
 
+    @property
+    def is_leader_heard(self) -> bool:
+        """Whether the other manager that leads has spoken to this one just now."""
+        leader = self._election.leader
+        return leader is not None and self._follower.hears(leader.create_revision)
+
     def mark(self, revision: int) -> api.Mark:
         """For an answer from the store at `revision`."""
         if self._leadership is not None:

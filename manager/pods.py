@@ -62,9 +62,8 @@ def pod_of(state: ClusterState, nodes: Nodes, placement: Placement) -> api.Pod:
         labels=_labels(text),
         current=placement.want is Want.RUN,
         template_json=text,
+        created_ms=state.created_ms(pod),
     )
-    if detail is not None:
-        shown.created_ms = detail.started_ms
     if entry is not None and str(pod) in entry.usage:
         shown.usage.CopyFrom(entry.usage[str(pod)])
     return shown

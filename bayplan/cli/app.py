@@ -17,13 +17,15 @@ app = typer.Typer(
     # Plain help: fast, and it can be grepped.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-node_app = typer.Typer(help="Nodes that are gone.", no_args_is_help=True, rich_markup_mode=None)
+node_app = typer.Typer(
+    help="Say what became of a node that is gone.", no_args_is_help=True, rich_markup_mode=None
+)
 admin_app = typer.Typer(
-    help="Decisions that only an operator can take.", no_args_is_help=True, rich_markup_mode=None
+    help="Decide what only an operator can decide.", no_args_is_help=True, rich_markup_mode=None
 )
-top_app = typer.Typer(help="What nodes and pods use.", no_args_is_help=True, rich_markup_mode=None)
+top_app = typer.Typer(help="Show what nodes and pods use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(node_app, name="node")
 app.add_typer(admin_app, name="admin")
 app.add_typer(top_app, name="top")

@@ -64,7 +64,7 @@ def drain(
 
 @node_app.command("lost")
 def node_lost(ctx: typer.Context, node: options.NodeName) -> None:
-    """Declare that a host is dead for good, so that pods with data on it may run elsewhere."""
+    """Swear that a host is dead: pods with data there may move."""
     from bayplan.cli import nodes as work
 
     run(ctx, lambda client: work.lost(client, options.name_of(node, "node")))
@@ -83,7 +83,8 @@ def label(
     ctx: typer.Context,
     *,
     things: Annotated[
-        list[str], typer.Argument(metavar="nodes NODE KEY=VALUE… KEY-…", autocompletion=complete.things)
+        list[str],
+        typer.Argument(metavar="nodes NODE KEY=VALUE | KEY-", hidden=True, autocompletion=complete.things),
     ],
 ) -> None:
     """Set (KEY=VALUE) and remove (KEY-) labels of a node."""
@@ -98,7 +99,9 @@ def taint(
     *,
     things: Annotated[
         list[str],
-        typer.Argument(metavar="nodes NODE KEY=VALUE:EFFECT… KEY-…", autocompletion=complete.things),
+        typer.Argument(
+            metavar="nodes NODE KEY=VALUE:EFFECT | KEY-", hidden=True, autocompletion=complete.things
+        ),
     ],
 ) -> None:
     """Set (KEY=VALUE:EFFECT) and remove (KEY-) taints of a node."""
@@ -111,7 +114,7 @@ def taint(
 def top_nodes(
     ctx: typer.Context,
     *,
-    node: Annotated[str, typer.Argument(metavar="[NODE]", autocompletion=complete.nodes)] = "",
+    node: Annotated[str, typer.Argument(metavar="NODE", hidden=True, autocompletion=complete.nodes)] = "",
 ) -> None:
     """Show processor and memory use of nodes."""
     from bayplan.cli import cluster
@@ -123,7 +126,7 @@ def top_nodes(
 def top_pods(
     ctx: typer.Context,
     *,
-    pod: Annotated[str, typer.Argument(metavar="[POD]", autocompletion=complete.pods)] = "",
+    pod: Annotated[str, typer.Argument(metavar="POD", hidden=True, autocompletion=complete.pods)] = "",
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
     selector: options.Selector = "",
@@ -161,7 +164,7 @@ def version(
     client_only: Annotated[bool, typer.Option("--client", help="Of this program only.")] = False,
     output: options.Format = "",
 ) -> None:
-    """Show the versions of this program and of the manager that answers."""
+    """Show this program's version, and the manager's."""
     if client_only:
         from bayplan import __version__
 
@@ -173,8 +176,8 @@ def version(
 
 
 @app.command()
-def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish")]) -> None:
-    """Print a script that teaches your shell to complete bay's commands.
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", hidden=True)]) -> None:
+    """Print a script by which your shell completes commands.
 
     For bash: source <(bay completion bash)
     """
@@ -197,7 +200,7 @@ def adopt(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken over.")] = False,
 ) -> None:
-    """The store is older than what runs: take over what runs into the store."""
+    """When the store is older than what runs: take what runs over."""
     from bayplan.cli import cluster
 
     run(ctx, lambda client: cluster.adopt(client, dry_run=dry_run))
@@ -207,7 +210,7 @@ def adopt(
 def accept_restore(
     ctx: typer.Context, *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
 ) -> None:
-    """The store is older than what runs, and right: stop what it does not know."""
+    """When the store is older than what runs: stop what it lacks."""
     from bayplan.cli import cluster
 
     run(ctx, lambda client: cluster.accept_restore(client, yes=yes))

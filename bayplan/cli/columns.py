@@ -188,9 +188,15 @@ NODE: View[Node] = View(
 )
 
 
+def event_object(event: Event) -> str:
+    """What it is about, as kubectl says it: pod/web-0."""
+    kind, slash, name = event.object.partition("/")
+    return kind.lower() + slash + name
+
+
 def _event_row(event: Event) -> tuple[str, ...]:
     count = f" (x{event.count})" if event.count > 1 else ""
-    return (age(event.at_ms) + count, event.type, event.reason, event.object, event.message)
+    return (age(event.at_ms) + count, event.type, event.reason, event_object(event), event.message)
 
 
 EVENT: View[Event] = View(
@@ -200,8 +206,8 @@ EVENT: View[Event] = View(
     wide_row=lambda event: (event.source or "<none>",),
     namespace=lambda event: event.namespace,
     key=lambda event: f"{event.at_ms}/{event.object}/{event.reason}/{event.message}",
-    name=lambda event: event.object,
-    bare_name=lambda event: event.object,
+    name=event_object,
+    bare_name=event_object,
     shape=shapes.of_event,
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -51,6 +51,39 @@ def sources(ctx: typer.Context, incomplete: str) -> list[str]:
 def nodes(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of nodes."""
     return _begin(_names(ctx, "nodes"), incomplete)
+
+
+def namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Namespaces that hold anything."""
+
+    async def ask(client: Client) -> list[str]:
+        return ["default", *(document.namespace for document in await client.list())]
+
+    return _begin(set(_asked(ctx, ask)), incomplete)
+
+
+def rejoin_words(environment: MutableMapping[str, str]) -> None:
+    """Put together what bash cut: `127.0.0.1:7400` and `a=b` come as three words each.
+
+    Its list of words cannot tell them from `a = b`, which means nothing here.
+    """
+    words = environment.get("COMP_WORDS", "").split("\n")
+    current = environment.get("COMP_CWORD", "")
+    if not current.isdecimal():
+        return
+    joined: list[str] = []
+    place = 0
+    is_glued = False
+    for index, word in enumerate(words):
+        is_cut = word in {":", "="} and bool(joined)
+        if is_cut or is_glued:
+            joined[-1] += word
+        else:
+            joined.append(word)
+        is_glued = is_cut
+        if index == int(current):
+            place = len(joined) - 1
+    environment["COMP_WORDS"], environment["COMP_CWORD"] = "\n".join(joined), str(place)
 
 
 def _begin(words: Iterable[str], incomplete: str) -> list[str]:

@@ -23,7 +23,7 @@ async def describe(client: Client, reference: kinds.Reference, *, namespace: str
     kind = reference.kind
     if kind is kinds.POD:
         pods = await client.pods(namespace=namespace, attempts=True)
-        pod = kinds.pick(pods, reference.name, kind)
+        pod = kinds.pick_pod(pods, reference.name)
         _pod(pod)
         _events(await client.events(namespace=namespace, object=f"pod/{pod.name}"))
     elif kind is kinds.NODE:
@@ -39,8 +39,10 @@ async def describe(client: Client, reference: kinds.Reference, *, namespace: str
                 namespace=namespace, workload_kind=document.kind, workload=document.name, attempts=True
             )
         _document(document, pods)
-        name = f"{document.kind.lower()}/{document.name}"
-        _events(await client.events(namespace=namespace, object=name))
+        # What happens to a workload happens to its pods.
+        about = {f"{document.kind.lower()}/{document.name}", *(f"pod/{pod.name}" for pod in pods)}
+        events = await client.events(namespace=namespace)
+        _events([event for event in events if columns.event_object(event) in about], with_object=True)
     else:
         raise CommandError(f"a {kind.full_name} cannot be described")
 
@@ -188,15 +190,20 @@ def _document(document: Document, pods: Sequence[Pod]) -> None:
             _line(str(condition.get("type", "")), text.strip())
         _section("Pods", ps.lines(pods) if pods else [])
     elif document.kind == "Service":
-        view = columns.SERVICE
-        for label, value in zip(view.headers[1:-1], view.row(document)[1:-1], strict=True):
-            _line(label.capitalize(), value)
+        labels = ("Type", "Cluster IP", "External IP", "Ports")
+        for label, value in zip(labels, columns.SERVICE.row(document)[1:-1], strict=True):
+            _line(label, value)
         _line("Selector", pairs(spec.get("selector") or {}))
 
 
-def _events(events: Sequence[Event]) -> None:
-    rows = [(event.type, event.reason, age(event.at_ms), event.source, event.message) for event in events]
-    _section("Events", table(("TYPE", "REASON", "AGE", "FROM", "MESSAGE"), rows) if rows else [])
+def _events(events: Sequence[Event], *, with_object: bool = False) -> None:
+    headers = ["TYPE", "REASON", "AGE", "FROM", "MESSAGE"]
+    rows = [[event.type, event.reason, age(event.at_ms), event.source, event.message] for event in events]
+    if with_object:
+        headers.insert(2, "OBJECT")
+        for row, event in zip(rows, events, strict=True):
+            row.insert(2, columns.event_object(event))
+    _section("Events", table(headers, rows) if rows else [])
 
 
 def _time(at_ms: int) -> str:

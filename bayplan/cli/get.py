@@ -114,6 +114,16 @@ async def _items(client: Client, reference: kinds.Reference, query: Query) -> li
     return list(await client.list(kind.name, namespace=namespace, selector=query.selector))
 
 
+async def object_of(client: Client, reference: kinds.Reference, *, namespace: str) -> str:
+    """What events call `reference`. A pod may be named by a prefix; one that is gone still has events."""
+    name = reference.name
+    if reference.kind is kinds.POD:
+        pods = await client.pods(namespace=namespace, attempts=True)
+        if any(pod.name.startswith(name) for pod in pods):
+            name = kinds.pick_pod(pods, name).name
+    return f"{reference.kind.name.lower()}/{name}"
+
+
 async def watch(client: Client, query: Query) -> None:
     """Print what there is, then every item that looks different from how it was printed last."""
     if len(query.references) != 1:

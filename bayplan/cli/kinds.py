@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bayplan.cli.failures import CommandError
 from bayplan.cli.text import clean
 from bayplan.resources import kinds as documents
 from bayplan.resources.kinds import Kind
+
+if TYPE_CHECKING:
+    from bayplan.client import Pod
 
 DEPLOYMENT = documents.KINDS["Deployment"]
 SERVICE = documents.KINDS["Service"]
@@ -94,6 +97,13 @@ def kind_and_name(words: Sequence[str], *, default: Kind | None = None) -> Refer
         case [kind, name] if "/" not in kind:
             return Reference(find(kind), name)
     raise CommandError("name one thing: KIND/NAME or KIND NAME")
+
+
+def pick_pod(pods: Sequence[Pod], wanted: str) -> Pod:
+    """As `pick`, but an earlier attempt is only meant where no present pod is. Raises CommandError."""
+    if not any(pod.name == wanted for pod in pods):
+        pods = [pod for pod in pods if pod.current and pod.name.startswith(wanted)] or pods
+    return pick(pods, wanted, POD)
 
 
 class Named(Protocol):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 # Imported for the commands that they add.
-from bayplan.cli import cluster_commands, workload_commands  # noqa: F401
+from bayplan.cli import cluster_commands, complete, workload_commands  # noqa: F401
 from bayplan.cli.app import app
 
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from typer._completion_classes import completion_init  # has no public name
 
         completion_init()
+        complete.rejoin_words(os.environ)
     app(_managers_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="bay")
 
 

@@ -33,7 +33,15 @@ def _output(value: str) -> str:
 
 
 Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace.", show_default=True)
+    str,
+    typer.Option(
+        "--namespace",
+        "-n",
+        metavar="NAME",
+        help="The namespace.",
+        show_default=True,
+        autocompletion=complete.namespaces,
+    ),
 ]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Every namespace.")]
 Format = Annotated[
@@ -60,14 +68,16 @@ Files = Annotated[
     list[str] | None,
     typer.Option("--filename", "-f", metavar="FILE|DIR|-", help="Manifests; may be given several times."),
 ]
+# Arguments are hidden: the usage line says all of them, and a section of their own would only repeat it.
 Things = Annotated[
-    list[str], typer.Argument(metavar="KIND [NAME…] | KIND/NAME…", autocompletion=complete.things)
+    list[str], typer.Argument(metavar="KIND [NAME] | KIND/NAME", hidden=True, autocompletion=complete.things)
 ]
 ThingsIfAny = Annotated[
-    list[str] | None, typer.Argument(metavar="[KIND NAME… | KIND/NAME…]", autocompletion=complete.things)
+    list[str] | None,
+    typer.Argument(metavar="KIND NAME | KIND/NAME", hidden=True, autocompletion=complete.things),
 ]
-PodName = Annotated[str, typer.Argument(metavar="POD", autocompletion=complete.pods)]
-NodeName = Annotated[str, typer.Argument(metavar="NODE", autocompletion=complete.nodes)]
+PodName = Annotated[str, typer.Argument(metavar="POD", hidden=True, autocompletion=complete.pods)]
+NodeName = Annotated[str, typer.Argument(metavar="NODE", hidden=True, autocompletion=complete.nodes)]
 
 _TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 

@@ -79,6 +79,4 @@ def why(pod: Pod) -> str:
     """One line: what the leader says, else the agent's own words."""
     if pod.why:
         return pod.why
-    if pod.reason or pod.message:
-        return ": ".join(part for part in (pod.reason, pod.message) if part)
-    return ""
+    return ": ".join(part for part in (pod.reason, pod.message) if part and part != pod.status)

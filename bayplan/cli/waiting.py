@@ -41,13 +41,11 @@ async def wait_for(
     unfinished = [end for end in ends if not end.is_done]
     if not unfinished:
         return
-    lines = []
-    for end in unfinished:
-        lines += await _reasons(client, end, timeout_s=timeout_s)
+    errors = ["\n".join(await _reasons(client, end, timeout_s=timeout_s)) for end in unfinished]
     target = unfinished[0].target
+    one = f" {kinds.display(target.kind, target.name)}" if len(unfinished) == 1 else ""
     place = "" if target.namespace == "default" else f" -n {clean(target.namespace)}"
-    lines.append(f"Bayplan keeps trying. More: bay ps {kinds.display(target.kind, target.name)}{place}")
-    raise CommandError("\n".join(lines))
+    raise CommandError("\nerror: ".join(errors) + f"\nBayplan keeps trying. More: bay ps{one}{place}")
 
 
 async def _wait_for_one(client: Client, target: Target, timeout_s: float, board: _Board) -> Progress:
@@ -75,6 +73,8 @@ class _Board:
 
     def show(self, progress: Progress) -> None:
         text = _line(progress)
+        if self._live is not None and progress.is_reached and not progress.is_done:
+            text += ", watching whether they stay so"
         if self._quiet or text == self._texts[progress.target]:
             return
         self._texts[progress.target] = text

@@ -22,7 +22,14 @@ def apply(
     *,
     files: options.Files = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Of documents that name none.")
+        str | None,
+        typer.Option(
+            "--namespace",
+            "-n",
+            metavar="NAME",
+            help="Of documents that name none.",
+            autocompletion=complete.namespaces,
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Let the manager check it, change nothing.")
@@ -76,13 +83,15 @@ def get(
 def ps(
     ctx: typer.Context,
     *,
-    workload: Annotated[str, typer.Argument(metavar="[WORKLOAD]", autocompletion=complete.workloads)] = "",
+    workload: Annotated[
+        str, typer.Argument(metavar="WORKLOAD", hidden=True, autocompletion=complete.workloads)
+    ] = "",
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
     output: options.Format = "",
     quiet: options.Quiet = False,
 ) -> None:
-    """Show the slots of workloads with their earlier attempts, and why they are as they are."""
+    """Show what became of each slot, earlier attempts too, and why."""
     from bayplan.cli import ps as listing
 
     place = "" if all_namespaces else namespace
@@ -108,7 +117,8 @@ def logs(
     ctx: typer.Context,
     *,
     source: Annotated[
-        list[str], typer.Argument(metavar="POD | deploy/NAME | node/NAME", autocompletion=complete.sources)
+        list[str],
+        typer.Argument(metavar="POD | deploy/NAME | node/NAME", hidden=True, autocompletion=complete.sources),
     ],
     namespace: options.Namespace = "default",
     container: Annotated[str, typer.Option("--container", "-c", metavar="NAME", help="One of several.")] = "",
@@ -122,7 +132,7 @@ def logs(
     since: Annotated[str, typer.Option("--since", metavar="TIME", help="Not older than 30s, 5m, 1h.")] = "",
     timestamps: Annotated[bool, typer.Option("--timestamps", help="Begin each line with its time.")] = False,
 ) -> None:
-    """Print what a pod, all pods of a workload, or a node's agent wrote."""
+    """Print what a pod, a workload's pods or a node's agent wrote."""
     from bayplan.cli import logs as logging
 
     async def command(client: Client) -> None:
@@ -144,7 +154,7 @@ def execute(
     ctx: typer.Context,
     *,
     pod: options.PodName,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG…]")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARG]", hidden=True)],
     namespace: options.Namespace = "default",
     container: Annotated[str, typer.Option("--container", "-c", metavar="NAME", help="One of several.")] = "",
     stdin: Annotated[bool, typer.Option("--stdin", "-i", help="Pass our standard input on.")] = False,
@@ -172,7 +182,9 @@ def execute(
 def scale(
     ctx: typer.Context,
     *,
-    things: Annotated[list[str], typer.Argument(metavar="deploy/NAME", autocompletion=complete.workloads)],
+    things: Annotated[
+        list[str], typer.Argument(metavar="deploy/NAME", hidden=True, autocompletion=complete.workloads)
+    ],
     replicas: Annotated[int, typer.Option("--replicas", min=0, metavar="N", help="How many pods.")],
     current: Annotated[
         int | None, typer.Option("--current-replicas", metavar="N", help="Only if it has so many now.")
@@ -210,7 +222,10 @@ def delete(
     things: options.ThingsIfAny = None,
     files: options.Files = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="The namespace.")
+        str | None,
+        typer.Option(
+            "--namespace", "-n", metavar="NAME", help="The namespace.", autocompletion=complete.namespaces
+        ),
     ] = None,
     ignore_not_found: Annotated[
         bool, typer.Option("--ignore-not-found", help="What is not there is no error.")
@@ -238,7 +253,9 @@ def delete(
 def events(
     ctx: typer.Context,
     *,
-    of: Annotated[str, typer.Argument(metavar="[KIND/NAME | POD]", autocompletion=complete.sources)] = "",
+    of: Annotated[
+        str, typer.Argument(metavar="KIND/NAME | POD", hidden=True, autocompletion=complete.sources)
+    ] = "",
     namespace: options.Namespace = "default",
     all_namespaces: options.AllNamespaces = False,
     output: options.Format = "",
@@ -249,9 +266,8 @@ def events(
     from bayplan.cli import get as getting
 
     async def command(client: Client) -> None:
-        # Events name kinds in lower case: deployment/web.
         found = kinds.reference(of, default=kinds.POD) if of else None
-        about = f"{found.kind.name.lower()}/{found.name}" if found and "/" in of else of
+        about = await getting.object_of(client, found, namespace=namespace) if found else ""
         query = getting.Query(
             references=[kinds.Reference(kinds.EVENT, about)],
             namespace="" if all_namespaces or (found and not found.kind.is_namespaced) else namespace,

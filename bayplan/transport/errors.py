@@ -80,10 +80,10 @@ _TRANSPORT_WORDS = (
     (r"ssl|tls|certificate|wrong_version|http/?2", "something else than a manager answered there"),
     (r"failed to connect|transport|channel", "could not connect"),
 )
-_NEVER_SENT = r"failed to connect|dns resolution failed"
+_NEVER_SENT = r"failed to connect|dns resolution failed|errors resolving"
 # Our managers' texts are sentences of ours: none begins as gRPC's do.
 _TRANSPORT_TEXT = (
-    r"failed to connect|socket closed|dns resolution failed|recvmsg|sendmsg|connection reset|endpoint closing"
+    r"failed to connect|socket closed|dns resolution failed|errors resolving|recvmsg|sendmsg|connection reset|endpoint closing"
     r"|end of tcp|broken pipe|goaway|ping timeout|keepalive|transport closed|channel|connection (closed|dropped)"
     r"|cancelling all calls|failed parsing http/?2|received http2|stream removed"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Protocol
@@ -16,6 +17,9 @@ from manager.dispatcher.dispatcher import Dispatcher
 
 log = structlog.get_logger(__name__)
 
+# An agent that asks is kept this long while nobody is known to lead, or who leads is not heard.
+LEADER_WAIT_S = 1.5
+_POLL_S = 0.02
 # Says which manager relays a stream.
 VIA = "bayplan-via"
 
@@ -39,6 +43,11 @@ class Cluster(Protocol):
         """Of another manager that leads; empty if none is known."""
         ...
 
+    @property
+    def is_leader_heard(self) -> bool:
+        """Whether the manager at `leader_address` has spoken to this one just now."""
+        ...
+
 
 class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
     """Every stream that an agent opens."""
@@ -56,6 +65,7 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
             refusal = wire.Refusal(reason="the first message of an agent must be Hello", final=True)
             yield wire.ManagerMessage(refusal=refusal)
             return
+        await self._wait_for_leader()
         dispatcher = self._cluster.dispatcher
         address = self._cluster.leader_address
         if dispatcher is not None:
@@ -69,6 +79,14 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
                     yield message
         else:
             yield wire.ManagerMessage(redirect=wire.Redirect(leader_address=address))
+
+    async def _wait_for_leader(self) -> None:
+        """Agents that have just lost their leader ask at once: the next one is known in a moment."""
+        until_s = asyncio.get_running_loop().time() + LEADER_WAIT_S
+        while asyncio.get_running_loop().time() < until_s:
+            if self._cluster.dispatcher is not None or self._cluster.is_leader_heard:
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def _relay(
         self, address: str, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage]

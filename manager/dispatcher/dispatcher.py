@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 # Nodes that watch each other's witness ports: enough that three can testify when some are gone too.
 PEERS_PER_NODE = 5
+# Each agent is told its peers at most this often: two thousand may connect at once.
+PEERS_EVERY_S = 0.5
 _NODE_EVENTS = {
     NodeState.READY: "NodeReady",
     NodeState.SUSPECT: "NodeSuspect",
@@ -99,7 +101,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._seen_states: dict[str, NodeState] = {}
         self._requests = 0
-        self._peers_changed = False
+        self._peers_changed, self._peers_due_s = False, 0.0
         self._is_closed = False
 
     # -- streams -------------------------------------------------------------------------------
@@ -162,7 +164,6 @@ class Dispatcher:
         self.liveness.connected(session.node, now_s)
         log.info("agent.connected", node=session.node, via=via, version=hello.version)
         self._wake()
-        # The others are told at the next judgement: two thousand may connect at once.
         self._peers_changed = True
         return session
 
@@ -437,9 +438,10 @@ class Dispatcher:
 
     def _send_peers(self) -> None:
         """Each node tries the witness ports of the next few nodes in the ring of names."""
-        if not self._peers_changed:
+        now_s = asyncio.get_running_loop().time()
+        if not self._peers_changed or now_s < self._peers_due_s:
             return
-        self._peers_changed = False
+        self._peers_changed, self._peers_due_s = False, now_s + PEERS_EVERY_S
         ring = sorted(name for name, entry in self._state.nodes.items() if entry.facts.witness_port)
         for name, session in self.sessions.items():
             start = ring.index(name) + 1 if name in ring else 0

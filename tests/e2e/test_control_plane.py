@@ -190,7 +190,7 @@ class TestStoreFromThePast:
             within_s=30,
             otherwise=cluster.report,
         )
-        cluster.ok("admin", "accept-restore")
+        cluster.ok("admin", "accept-restore", "--yes")
 
         eventually(
             lambda: {seen.id for seen in watch.now().of(WEB)} == kept, within_s=30, otherwise=cluster.report

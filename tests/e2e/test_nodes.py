@@ -84,9 +84,8 @@ class TestNodeDeath:
         time.sleep(3)
         assert len(watch.now().of(web)) == PODS, watch.timeline()
 
-    def test_failover_does_not_need_the_registry(
-        self, cluster: Cluster, watch: ContainerWatch, web: str
-    ) -> None:
+    @pytest.mark.usefixtures("web")
+    def test_failover_does_not_need_the_registry(self, cluster: Cluster, watch: ContainerWatch) -> None:
         cluster.local.kill("registry")
         cluster.kill_node("n3")
 

@@ -11,10 +11,14 @@ import random
 from collections.abc import Awaitable, Callable
 
 from bayplan.client.errors import BayplanError
+from manager.history import History, decode_history
+from manager.store import keys
 from tests.simulation.cluster import Cluster, Node, deployment
 
 FAULTS_S = 60.0
-WORKLOADS = ("api", "shop", "web")
+SETTLED_WITHIN_S = 90.0
+WORKLOADS = {"api": 300, "shop": 500, "web": 800}  # Millicores a pod: some nodes are full at times.
+REPLICAS_MAX = 8
 # Faults of etcd are rare: every other one would be hidden behind them.
 WEIGHTS = {
     "kill_or_boot_node": 4,
@@ -49,12 +53,18 @@ class Chaos:
         self._hung: set[str] = set()
 
     async def run(self) -> None:
-        """Faults for a minute, then heal everything."""
+        """Faults for a minute, then heal everything and wait until what runs is what is wanted."""
         async with asyncio.TaskGroup() as parts:
-            user = parts.create_task(self._write_for_ever())
+            actors = [
+                parts.create_task(self._write_for_ever(), name="user"),
+                parts.create_task(self._look_for_ever(), name="look"),
+            ]
             await self._break_for(FAULTS_S)
-            user.cancel()
-        await self._heal()
+            actors[0].cancel()
+            await self._heal()
+            await self._undrain_all()
+            await self._cluster.until_steady(within_s=SETTLED_WITHIN_S, for_s=10)
+            actors[1].cancel()
 
     def _tell(self, what: str) -> None:
         self.story.append(f"{asyncio.get_running_loop().time():.3f} {what}")
@@ -212,8 +222,11 @@ class Chaos:
     async def _write_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._user.expovariate(1 / 4))
-            name = self._user.choice(WORKLOADS)
-            replicas = self._user.randrange(0, 12)
+            if self._user.random() < 0.15:
+                await self._drain_or_undrain()
+                continue
+            name = self._user.choice(list(WORKLOADS))
+            replicas = self._user.randrange(0, REPLICAS_MAX + 1)
             version = str(self._user.randrange(3))
             is_delete = self._user.random() < 0.15
             # Until it is acknowledged nobody can say what is wanted.
@@ -222,10 +235,45 @@ class Chaos:
                 if is_delete:
                     await self._cluster.client.delete("Deployment", name)
                 else:
-                    document = deployment(name, replicas=replicas, version=version)
+                    document = deployment(name, replicas=replicas, version=version, cpu=f"{WORKLOADS[name]}m")
                     await self._cluster.client.apply([document])
             except BayplanError as error:
                 self._tell(f"{name}: {type(error).__name__}: {error}")
             else:
                 self.acknowledged[name] = 0 if is_delete else replicas
                 self._tell(f"{name}: {'deleted' if is_delete else replicas}")
+
+    async def _drain_or_undrain(self) -> None:
+        node, drain = self._user.choice(list(self._cluster.nodes)), self._user.random() < 0.5
+        try:
+            await self._cluster.client.update_node(node, drain=drain)
+        except BayplanError as error:
+            self._tell(f"{node}: {type(error).__name__}: {error}")
+        else:
+            self._tell(f"{node}: drain={drain}")
+
+    async def _undrain_all(self) -> None:
+        for node in self._cluster.nodes:
+            for _ in range(20):
+                try:
+                    await self._cluster.client.update_node(node, drain=False)
+                    break
+                except BayplanError:
+                    await asyncio.sleep(1)
+
+    # -- what must hold ------------------------------------------------------------------------
+
+    async def _look_for_ever(self) -> None:
+        """No node is overbooked; no leader but the latest has written."""
+        last = History()
+        while True:
+            for name, node in self._cluster.nodes.items():
+                used = sum(WORKLOADS[self._cluster.workload_of(node, pod)] for pod in node.running())
+                if used > node.engine.cpu_millis:
+                    self._cluster.watcher.violations.append(f"{used} millicores run on {name}")
+            found = self._cluster.etcd.get(keys.COMMIT)
+            history = decode_history(found.value if found else None)
+            if (history.epoch, history.sequence) < (last.epoch, last.sequence):
+                self._cluster.watcher.violations.append(f"{history} was written after {last}")
+            last = history
+            await asyncio.sleep(0.1)

@@ -1,18 +1,16 @@
 """A whole cluster in one process, on virtual time: real managers and agents on fakes.
 
-Only the edges are false: etcd, the network, the engines and the clock. `Watcher` looks at the
-engines alone, as a person with `docker ps` on every host would, and checks what must always hold.
+Only the edges are false: etcd, the network, the engines and the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +29,7 @@ from tests.fakes.etcd_server import FakeEtcd
 from tests.fakes.host import FakeHost
 from tests.fakes.network import FakeNetwork, FakeTransport
 from tests.fakes.store import FakeStore
+from tests.simulation.watcher import Watcher, ended
 
 IMAGE = "app:1"
 WALL_S = 1_700_000_000.0
@@ -121,7 +120,7 @@ class Node:
         """SIGKILL: no Goodbye, containers run on."""
         if self._transport is not None:
             self._transport.kill()
-        await _end(self._task)
+        await ended(self._task)
         self._task = None
 
     def use_data(self, path: Path) -> None:
@@ -193,7 +192,7 @@ class ManagerProcess:
         self._cluster.etcd.cut(self.etcd_client)
         await self._store.aclose()
         self._transport.kill()
-        await _end(self._task)
+        await ended(self._task)
         self._task = self.manager = None
 
     def freeze(self) -> None:
@@ -215,6 +214,12 @@ class ManagerProcess:
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._task is not None
+
+    @property
+    def is_commanding(self) -> bool:
+        """Whether it leads and is not suspended."""
+        leadership = self.manager.leadership if self.manager is not None else None
+        return leadership is not None and not leadership.term.is_suspended
 
     @property
     def is_leading(self) -> bool:
@@ -263,7 +268,7 @@ class Cluster:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.client.__aexit__(None, None, None)
-        await _end(self._watching)
+        await ended(self._watching)
         for node in self.nodes.values():
             await node.kill_agent()
         for manager in self.managers.values():
@@ -289,7 +294,9 @@ class Cluster:
             {
                 node.name: len(pods)
                 for node in self.nodes.values()
-                if (pods := [pod for pod in node.running() if not name or self.workload_of(node, pod) == name])
+                if (
+                    pods := [pod for pod in node.running() if not name or self.workload_of(node, pod) == name]
+                )
             }
         )
 
@@ -307,7 +314,9 @@ class Cluster:
         begun_s = loop.time()
         while not condition():
             if loop.time() - begun_s > within_s:
-                raise AssertionError(f"{what or condition} does not hold within {within_s} s: {self.running()}")
+                raise AssertionError(
+                    f"{what or condition} does not hold within {within_s} s: {self.running()}"
+                )
             await asyncio.sleep(0.02)
         return loop.time() - begun_s
 
@@ -406,72 +415,7 @@ class Cluster:
         return asyncio.get_running_loop().time() - begun_s
 
 
-class Watcher:
-    """Looks at every engine each 50 ms, and notes what must never be."""
-
-    EVERY_S = 0.05
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self.violations: list[str] = []
-        self.trace: list[str] = []  # Every container that came or went, and when.
-        self._seen: dict[str, str] = {}
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            self._look()
-            await asyncio.sleep(self.EVERY_S)
-
-    def _look(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        pods = Counter(pod for node in self._cluster.nodes.values() for pod in node.running())
-        for pod, count in pods.items():
-            if count > 1:
-                self.violations.append(f"{now_s:.2f}: {count} live containers of {pod}")
-        seen = {
-            container.shown.id: f"{node.name} {container.shown.name}"
-            for node in self._cluster.nodes.values()
-            for container in node.engine.containers.values()
-            if container.is_running
-        }
-        changes = [f"+ {seen[new]}" for new in seen.keys() - self._seen.keys()]
-        changes += [f"- {self._seen[gone]}" for gone in self._seen.keys() - seen.keys()]
-        self.trace.extend(f"{now_s:.2f} {change}" for change in sorted(changes))
-        self._seen = seen
-        for node in self._cluster.nodes.values():
-            if node.is_foreign_touched:
-                self.violations.append(f"{now_s:.2f}: somebody touched the foreign container on {node.name}")
-
-    @contextlib.asynccontextmanager
-    async def bounds(self, name: str, *, least: int, most: int) -> AsyncIterator[None]:
-        """While inside, the number of running pods of a workload must stay within bounds."""
-
-        async def look() -> None:
-            while True:
-                count = self._cluster.running(name).total()
-                if not least <= count <= most:
-                    now_s = asyncio.get_running_loop().time()
-                    self.violations.append(f"{now_s:.2f}: {count} pods of {name}, not {least} to {most}")
-                await asyncio.sleep(self.EVERY_S)
-
-        task = asyncio.create_task(look(), name="bounds")
-        try:
-            yield
-        finally:
-            await _end(task)
-
-
 def _epoch(process: ManagerProcess) -> int:
     assert process.manager is not None
     assert process.manager.leadership is not None
     return process.manager.leadership.term.epoch.revision
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is None:
-        return
-    task.cancel()
-    outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-    if isinstance(outcome, Exception):
-        raise outcome

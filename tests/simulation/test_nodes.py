@@ -73,6 +73,14 @@ class TestDeath:
 
         assert any("n2 is down" in decision.message for decision in explanation.decisions)
 
+    async def test_of_two_nodes_at_once_moves_their_pods_as_fast(self, cluster: Cluster) -> None:
+        await web(cluster)
+
+        await cluster.nodes["n2"].kill()
+        await cluster.nodes["n4"].kill()
+
+        assert await running_elsewhere(cluster, "web", 10, {"n2", "n4"}, within_s=10) <= 3 + START_S
+
     async def test_of_three_nodes_pulls_the_brake(self, cluster: Cluster) -> None:
         await web(cluster)
 

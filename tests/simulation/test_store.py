@@ -11,7 +11,7 @@ import pytest
 from bayplan.client.errors import BayplanError, UnavailableError
 from bayplan.v1 import agent_link_pb2 as pb
 from bayplan.v1.agent_link_pb2_grpc import AgentLinkStub
-from manager import cluster_state
+from manager.planning.requirements import requirements_of
 from manager.store import keys
 from tests.fakes.network import FakeTransport
 from tests.simulation.cluster import Cluster, Node, deployment
@@ -261,11 +261,65 @@ class TestStoreFromThePast:
         await cluster.stays(lambda: cluster.container_ids() == before, for_s=30)
 
 
+async def any_history(cluster: Cluster, chance: random.Random, steps: int) -> None:
+    """Users write, leaders change."""
+    for _ in range(steps):
+        if chance.random() < 0.3:
+            victim = cluster.leader
+            assert victim is not None
+            await cluster.change_leader()
+            victim.start()
+        else:
+            document = deployment(
+                chance.choice(("a", "b", "c")),
+                replicas=chance.randrange(1, 9),
+                version=str(chance.randrange(2)),
+            )
+            await cluster.client.apply([document])
+        await asyncio.sleep(chance.uniform(0, 10))
+
+
+class TestAnyStoreFromThePast:
+    @pytest.mark.parametrize("seed", range(10))
+    async def test_stops_nothing_until_somebody_decides(self, cluster: Cluster, seed: int) -> None:
+        """Whatever happened before the backup, after it, and since the store was put back."""
+        chance = random.Random(seed)
+        await cluster.client.apply([deployment("a", replicas=4)])
+        await any_history(cluster, chance, chance.randrange(6))
+        backup = cluster.etcd.snapshot()
+        await any_history(cluster, chance, chance.randrange(1, 8))
+        await cluster.client.apply([deployment("late", replicas=2)])
+        await cluster.until_steady(within_s=60)
+        before = cluster.container_ids()
+
+        cluster.etcd.restore(backup)
+        await cluster.stays(lambda: cluster.container_ids() == before, for_s=chance.uniform(0, 20))
+        if chance.random() < 0.5:
+            await cluster.change_leader()
+        if chance.random() < 0.5:
+            await cluster.nodes["n2"].kill_agent()
+            await asyncio.sleep(chance.uniform(0, 20))
+            cluster.nodes["n2"].start_agent()
+        await cluster.stays(lambda: cluster.container_ids() == before, for_s=30)
+        await cluster.client.adopt()
+        await cluster.stays(lambda: cluster.container_ids() == before, for_s=60)
+
+        await cluster.client.apply([deployment("late", replicas=3)])
+        await cluster.until_steady(within_s=30)
+        assert before < cluster.container_ids()
+
+
 class TestDamage:
     async def test_junk_keys_only_warn(self, cluster: Cluster) -> None:
         before = await web(cluster, 5)
 
-        for key in ("resources/Deployment", "resources/Deployment/default/../x", "placements/x", "nodes/", "what"):
+        for key in (
+            "resources/Deployment",
+            "resources/Deployment/default/../x",
+            "placements/x",
+            "nodes/",
+            "what",
+        ):
             cluster.etcd.put(keys.ROOT + key, b"\xff junk")
         await cluster.change_leader()
         await cluster.client.scale("Deployment", "web", 6)
@@ -290,14 +344,12 @@ class TestDamage:
     async def test_a_document_that_planning_fails_on_is_quarantined(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = cluster_state.requirements_of
-
         def poisoned(template: dict[str, object]) -> object:
             if "poison" in json.dumps(template):
                 raise ZeroDivisionError("poison")
-            return real(template)
+            return requirements_of(template)
 
-        monkeypatch.setattr(cluster_state, "requirements_of", poisoned)
+        monkeypatch.setattr("manager.cluster_state.requirements_of", poisoned)
         await cluster.client.apply([deployment("bad", version="poison"), deployment("good", replicas=3)])
 
         await cluster.until_running("good", 3, within_s=5)

@@ -516,13 +516,30 @@ class TestCluster:
         bay.control.documents = [document(deployment())]
         bay.control.pods = [pod(status="Failed", ready=False, why="exit 1")]
         bay.control.nodes = [node()]
-        bay.control.events = [
-            control.Event(at_ms=now_ms(), type="Warning", reason="PodFailed", message="exit 1")
-        ]
+        event = control.Event(
+            object="Pod/web-0-x7k4q", at_ms=now_ms(), type="Warning", reason="PodFailed", message="exit 1"
+        )
+        bay.control.events = [event]
         for thing in ("deploy/web", "pod/web-0", "node/n1"):
             ended = await bay("describe", thing)
             assert ended.code == 0
             assert ended.out.splitlines()[-1].strip().startswith("Warning   PodFailed")
+
+    async def test_a_prefix_means_the_present_pod(self, bay: Bay) -> None:
+        bay.control.pods = [pod(name="web-0-aaaaa", current=False), pod(name="web-0-bbbbb", incarnation=2)]
+        assert "web-0-bbbbb" in (await bay("describe", "pod", "web-0")).out
+        assert "web-0-aaaaa" in (await bay("describe", "pod", "web-0-a")).out
+
+    async def test_a_workloads_events_are_those_of_its_pods_too(self, bay: Bay) -> None:
+        bay.control.documents = [document(deployment())]
+        bay.control.pods = [pod()]
+        bay.control.events = [
+            control.Event(object=about, at_ms=now_ms(), reason=reason)
+            for about, reason in (("Pod/web-0-x7k4q", "Ours"), ("Pod/api-0-aaaaa", "Theirs"))
+        ]
+        out = (await bay("describe", "deploy/web")).out
+        assert "Ours" in out
+        assert "Theirs" not in out
 
     async def test_events(self, bay: Bay) -> None:
         at = now_ms() - 3 * DAY_MS

@@ -60,6 +60,17 @@ class TestCompletion:
         assert await self.complete(bay, "bay scale deploy/a") == ["deploy/api"]
         assert await self.complete(bay, "bay why w") == ["web-0-x7k4q"]
 
+    async def test_offers_namespaces(self, bay: Bay) -> None:
+        assert await self.complete(bay, "bay get pods -n d") == ["default"]
+
+    async def test_bear_that_bash_cuts_an_address(self, bay: Bay) -> None:
+        """It gives 127.0.0.1:7400 as three words, and --managers=… as more."""
+        bay.control.pods = [pod()]
+        host, port = bay.address.split(":")
+
+        assert await self.complete(bay, f"bay --managers {host} : {port} why w") == ["web-0-x7k4q"]
+        assert await self.complete(bay, f"bay --managers = {host} : {port} why w") == ["web-0-x7k4q"]
+
     async def test_a_silent_cluster_does_not_hold_the_shell_up(self, bay: Bay) -> None:
         bay.control.hangs = True
         async with asyncio.timeout(5):
