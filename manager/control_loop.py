@@ -37,6 +37,8 @@ from manager.store.port import (
     StoreUnavailableError,
 )
 from manager.store.records import encode_json
+from manager.store_to_state import apply_watched, repair
+from manager.views import workload_view
 
 log = structlog.get_logger(__name__)
 
@@ -225,7 +227,7 @@ class ControlLoop:
 
     def _planned(self, uid: str, cluster: ClusterView) -> WorkloadPlan | None:
         try:
-            view = self._state.workload_view(uid)
+            view = workload_view(self._state, uid)
             planned = None if view is None else plan_workload(view, cluster)
         except Exception as error:
             reason = f"planning it failed: {type(error).__name__}: {error}"
@@ -346,7 +348,7 @@ class ControlLoop:
             try:
                 async with aclosing(self._store.watch(keys.ROOT, from_revision=from_revision)) as batches:
                     async for batch in batches:
-                        dirty = self._state.apply_watched(batch.changes, batch.revision)
+                        dirty = apply_watched(self._state, batch.changes, batch.revision)
                         from_revision = batch.revision + 1
                         if dirty:
                             self.mark(dirty)
@@ -356,7 +358,7 @@ class ControlLoop:
                 raise  # Another history: this term knows nothing of it.
             except CompactedError:
                 listing = await self._store.list(keys.ROOT)
-                self.mark(self._state.repair(listing))
+                self.mark(repair(self._state, listing))
                 from_revision = listing.revision + 1
 
     async def _sweep_for_ever(self) -> None:
@@ -371,5 +373,5 @@ class ControlLoop:
             if listing.revision < known:
                 raise StoreReplacedError(listing.revision, expected=known)
             async with self._passing:
-                self.mark(self._state.repair(listing))
+                self.mark(repair(self._state, listing))
             self.mark(["*"])

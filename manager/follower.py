@@ -101,7 +101,10 @@ class Follower:
         channel = self._transport.channel(leader.address)
         try:
             stub = manager_link_pb2_grpc.ManagerLinkStub(channel)
-            async for message in stub.Follow(self._hello()):
+            # Written, not given as an iterator: a task of gRPC's would outlive the stream.
+            call = stub.Follow()
+            await call.write(wire.FollowerMessage(manager=self._manager_id))
+            async for message in call:
                 kind = message.WhichOneof("kind")
                 if kind == "goodbye":
                     return True
@@ -116,10 +119,6 @@ class Follower:
         finally:
             await channel.close()
         return False
-
-    async def _hello(self) -> AsyncIterator[wire.FollowerMessage]:
-        yield wire.FollowerMessage(manager=self._manager_id)
-        await asyncio.Event().wait()
 
     async def _reconnected(self, leader: LeaderKey) -> bool:
         """Try for 300 ms to hear the leader again."""

@@ -25,6 +25,7 @@ from manager.past import Adoption, plan_adoption, renewed_meta
 from manager.pods import deployment_status, pending_of, pod_of
 from manager.store import keys, records
 from manager.store.port import DeleteKey, Operation, Put, Store
+from manager.store_to_state import load
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ class Leadership:
         status = await store.status()
         listing = await store.list(keys.ROOT)
         state = ClusterState()
-        state.load(listing.items, listing.revision)
+        load(state, listing.items, listing.revision)
         leadership = cls(
             store,
             term,
@@ -175,7 +176,7 @@ class Leadership:
             visitors = list(self.dispatcher.visitors.values())
             if not dry_run:
                 for session in visitors:
-                    await self.dispatcher.register(session.hello)
+                    await self.dispatcher.admission.register(session.hello)
             adoption = plan_adoption(self.state, visitors, now_ms=int(self._wall_s() * 1000), is_dry=dry_run)
             if not dry_run:
                 await self._renew(adoption.operations)
@@ -232,7 +233,13 @@ class Leadership:
         unheard = self._unheard()
         if unheard:
             return f"the new leader has not heard of {', '.join(unheard[:5])} yet"
-        return "; ".join((*self.housekeeping.alarms, *self.dispatcher.liveness.alarms))
+        return "; ".join(self.alarms)
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What an operator should act upon."""
+        held = (self.loop.held,) if self.loop.held else ()
+        return (*held, *self.housekeeping.alarms, *self.dispatcher.liveness.alarms)
 
     def _unheard(self) -> list[str]:
         states = {name: life.state for name, life in self.dispatcher.liveness.nodes.items()}

@@ -147,10 +147,16 @@ class Manager:
                 version=entry["version"],
                 leader=leader is not None and leader.id == manager_id,
                 state=self._state_of(manager_id),
-                alarms=self._leadership.housekeeping.alarms if self._leadership is not None else (),
+                alarms=self._alarms_of(manager_id),
             )
             for manager_id, entry in sorted(self._members.all().items())
         ]
+
+    def _alarms_of(self, manager_id: str) -> tuple[str, ...]:
+        """The leader's, when this manager is the leader."""
+        if self._leadership is None or manager_id != self._settings.id:
+            return ()
+        return self._leadership.alarms
 
     def _state_of(self, manager_id: str) -> str:
         leader = self._election.leader

@@ -62,7 +62,7 @@ def pod_of(state: ClusterState, nodes: Nodes, placement: Placement) -> api.Pod:
         labels=_labels(text),
         current=placement.want is Want.RUN,
         template_json=text,
-        created_ms=state.created_ms(pod),
+        created_ms=state.attempts.created_ms(pod),
     )
     if entry is not None and str(pod) in entry.usage:
         shown.usage.CopyFrom(entry.usage[str(pod)])

@@ -22,6 +22,13 @@ class Amounts:
             pods=self.pods + other.pods,
         )
 
+    def __sub__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            cpu_millis=self.cpu_millis - other.cpu_millis,
+            memory_bytes=self.memory_bytes - other.memory_bytes,
+            pods=self.pods - other.pods,
+        )
+
 
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 

@@ -24,6 +24,7 @@ _POLL_S = 0.02
 VIA = "bayplan-via"
 
 AgentContext = grpc.aio.ServicerContext[wire.AgentMessage, wire.ManagerMessage]
+AgentCall = grpc.aio.StreamStreamCall[wire.AgentMessage, wire.ManagerMessage]
 FrameContext = grpc.aio.ServicerContext[wire.StreamFrame, wire.StreamFrame]
 
 
@@ -92,19 +93,19 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
         self, address: str, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage]
     ) -> AsyncGenerator[wire.ManagerMessage, None]:
         """Pass everything on: the agent reaches this manager, but not the leader."""
-
-        async def outgoing() -> AsyncIterator[wire.AgentMessage]:
-            yield wire.AgentMessage(hello=hello)
-            async for message in incoming:
-                yield message
-
         log.info("agent.relayed", node=hello.node, leader=address)
         channel = self._transport.channel(address)
         try:
             stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-            call = stub.Connect(outgoing(), metadata=((VIA, self._cluster.manager_id),))
-            async for message in call:
-                yield message
+            call = stub.Connect(metadata=((VIA, self._cluster.manager_id),))
+            await call.write(wire.AgentMessage(hello=hello))
+            sender = asyncio.create_task(_pass_on(incoming, call), name=f"relay-{hello.node}")
+            try:
+                async for message in call:
+                    yield message
+            finally:
+                sender.cancel()
+                call.cancel()
         except grpc.aio.AioRpcError as error:
             # The agent's stream ends without a Goodbye, as the leader's did: it dials anew.
             log.info("relay.ended", node=hello.node, code=error.code().name)
@@ -138,6 +139,15 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
                 yield frame
         finally:
             await channel.close()
+
+
+async def _pass_on(incoming: AsyncIterator[wire.AgentMessage], call: AgentCall) -> None:
+    try:
+        async for message in incoming:
+            await call.write(message)
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return  # The leader's side has ended: whoever reads from it says so.
 
 
 async def _hello(incoming: AsyncIterator[wire.AgentMessage]) -> wire.Hello | None:

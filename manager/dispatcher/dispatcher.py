@@ -1,7 +1,8 @@
 """The leader's side of every agent's stream.
 
-Takes agents in, folds what they report into the cluster state, asks witnesses, and sends
-what is committed and not yet told. Decides nothing about pods: it marks workloads dirty.
+Owns the sessions and brings the parts together: `admission` takes agents in, `reports` folds in
+what they say, `verdicts` follows who lives, `peers` and `assignments` are what they are told: only
+what is committed. Decides nothing about pods: it marks workloads dirty.
 """
 
 from __future__ import annotations
@@ -14,34 +15,23 @@ from dataclasses import dataclass
 
 import structlog
 
-import bayplan
-from bayplan.model.names import PodId, is_name
-from bayplan.model.nodes import Amounts, NodeFacts, NodeState
-from bayplan.model.placements import Placement, Want
+from bayplan.model.nodes import NodeState
 from bayplan.v1 import agent_link_pb2 as wire
-from manager.cluster_state import PODS_PER_NODE, ClusterState
+from manager.cluster_state import ClusterState
+from manager.dispatcher.admission import Admission
+from manager.dispatcher.assignments import assignment_of
 from manager.dispatcher.attached import Attached
 from manager.dispatcher.liveness import Liveness
+from manager.dispatcher.peers import Peers
+from manager.dispatcher.reports import Reports
 from manager.dispatcher.session import NodeSession
+from manager.dispatcher.verdicts import Verdicts
 from manager.dispatcher.witnesses import AskWitnesses
 from manager.events import EventLog
 from manager.history import History
-from manager.store import keys, records
-from manager.store.port import Operation, Put
+from manager.store.port import Operation
 
 log = structlog.get_logger(__name__)
-
-# Nodes that watch each other's witness ports: enough that three can testify when some are gone too.
-PEERS_PER_NODE = 5
-# Each agent is told its peers at most this often: two thousand may connect at once.
-PEERS_EVERY_S = 0.5
-_NODE_EVENTS = {
-    NodeState.READY: "NodeReady",
-    NodeState.SUSPECT: "NodeSuspect",
-    NodeState.RESTARTING: "NodeRestarting",
-    NodeState.AGENT_LOST: "NodeAgentLost",
-    NodeState.DOWN: "NodeDown",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +73,7 @@ class Dispatcher:
         self._state = state
         self._epoch = epoch
         self.liveness = liveness
-        self._events = events
         self._settings = settings
-        self._write = write
-        self._mark = mark
         self._managers = managers
         self._history = history
         self._past = past
@@ -94,15 +81,30 @@ class Dispatcher:
         self.sessions: dict[str, NodeSession] = {}
         self.visitors: dict[str, NodeSession] = {}
         self.is_held = False  # The store is held to be from the past: nobody is told anything.
-        # Nodes that an operator swore to be dead, and that were heard since under the same boot id.
-        self._disproved: dict[str, str] = {}
         self._attached: dict[str, Attached] = {}
         self._registering = asyncio.Lock()
         self._woken = asyncio.Event()
-        self._seen_states: dict[str, NodeState] = {}
-        self._requests = 0
-        self._peers_changed, self._peers_due_s = False, 0.0
         self._is_closed = False
+        self.admission = Admission(
+            state,
+            epoch=epoch,
+            events=events,
+            heartbeat_s=settings.heartbeat_s,
+            write=write,
+            mark=mark,
+            history=history,
+            wall_s=wall_s,
+        )
+        self._reports = Reports(state, liveness=liveness, events=events, mark=mark)
+        self._peers = Peers(state, self.sessions)
+        self._verdicts = Verdicts(
+            state,
+            liveness=liveness,
+            events=events,
+            node_state=lambda name: self.node_state(name)[0],
+            ask=self._ask,
+            mark=mark,
+        )
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -110,16 +112,17 @@ class Dispatcher:
         self, hello: wire.Hello, incoming: AsyncIterator[wire.AgentMessage], *, via: str
     ) -> AsyncGenerator[wire.ManagerMessage, None]:
         """One agent's stream from Hello to its end."""
-        refusal = self._refusal(hello)
+        refusal = self.admission.refusal(hello, is_held=self.is_held)
         if refusal is None:
             # Registering waits for a commit; a second Hello of the same node waits here.
             async with self._registering:
-                reason = self._past_reason(hello)
+                reason = self.admission.past_reason(hello)
                 if reason:
                     self._past(reason)
-                refusal = self._duplicate(hello)
+                before = self.sessions.get(hello.node) or self.visitors.get(hello.node)
+                refusal = self.admission.duplicate(hello, before)
                 if refusal is None and not self.is_held:
-                    await self.register(hello)
+                    await self.admission.register(hello)
         if refusal is not None:
             log.warning("agent.refused", node=hello.node, reason=refusal.reason)
             yield wire.ManagerMessage(epoch=self._epoch, refusal=refusal)
@@ -164,7 +167,7 @@ class Dispatcher:
         self.liveness.connected(session.node, now_s)
         log.info("agent.connected", node=session.node, via=via, version=hello.version)
         self._wake()
-        self._peers_changed = True
+        self._peers.changed()
         return session
 
     async def _read(self, session: NodeSession, incoming: AsyncIterator[wire.AgentMessage]) -> None:
@@ -219,7 +222,7 @@ class Dispatcher:
 
     def forget(self, name: str) -> None:
         """A node was removed: its agent, should there be one after all, must join anew."""
-        self._peers_changed = True
+        self._peers.changed()
         session = self.sessions.pop(name, None)
         if session is not None:
             session.close("the node was removed from the cluster")
@@ -233,91 +236,6 @@ class Dispatcher:
         for attached in list(self._attached.values()):
             attached.fail(reason)
 
-    # -- who may come in -----------------------------------------------------------------------
-
-    def _refusal(self, hello: wire.Hello) -> wire.Refusal | None:
-        if not is_name(hello.node):
-            return wire.Refusal(
-                reason=f"{hello.node[:80]!r} is no node name: lower case letters, digits and '-', at most 63",
-                final=True,
-            )
-        skew = version_skew(hello.version, bayplan.__version__)
-        if skew:
-            return wire.Refusal(reason=skew, final=True)
-        is_foreign = hello.cluster not in ("", self._state.meta.cluster_id)
-        # An empty store that an agent of another cluster finds may be a wiped one: that is told apart
-        # below. With nodes of its own it is simply another cluster.
-        if is_foreign and self._state.nodes and not self.is_held:
-            return wire.Refusal(
-                reason=f"node {hello.node} belongs to cluster {hello.cluster}, this is"
-                f" {self._state.meta.cluster_id}; empty its data directory to let it join here",
-                final=True,
-            )
-        return None
-
-    def _duplicate(self, hello: wire.Hello) -> wire.Refusal | None:
-        before = self.sessions.get(hello.node) or self.visitors.get(hello.node)
-        if before is None or before.hello.session == hello.session or before.is_closed:
-            return None
-        silence_s = asyncio.get_running_loop().time() - before.last_heard_s
-        if silence_s > 2 * self._settings.heartbeat_s:
-            return None
-        return wire.Refusal(
-            reason=f"another agent is connected as node {hello.node} (from {before.hello.address});"
-            " give each host its own --node name",
-            final=False,
-        )
-
-    def _past_reason(self, hello: wire.Hello) -> str:
-        """Why the store must be older than what this agent remembers; empty if it need not be."""
-        known = hello.highest_epoch
-        if not known.store or known.store in self._state.meta.accepted:
-            return ""
-        if known.store != self._epoch.store:
-            return f"node {hello.node} obeyed store {known.store}, this is store {self._epoch.store}"
-        lacking = self._history().lacks(known.revision, hello.commit_sequence)
-        if lacking:
-            return f"node {hello.node} was told of {lacking}"
-        return ""
-
-    async def register(self, hello: wire.Hello) -> None:
-        """Write down what a node is, if that is news."""
-        entry = self._state.nodes.get(hello.node)
-        facts = NodeFacts(
-            name=hello.node,
-            number=entry.facts.number if entry else self._free_number(),
-            joined_ms=entry.facts.joined_ms if entry else int(self._wall_s() * 1000),
-            capacity=Amounts(
-                cpu_millis=hello.capacity.cpu_millis,
-                memory_bytes=hello.capacity.memory_bytes,
-                pods=hello.capacity.pods or PODS_PER_NODE,
-            ),
-            labels={
-                **hello.labels,
-                "kubernetes.io/os": hello.os or "linux",
-                "kubernetes.io/arch": hello.arch,
-                "kubernetes.io/hostname": hello.node,
-            },
-            address=hello.address,
-            witness_port=hello.witness_port,
-            boot_id=hello.boot_id,
-            version=hello.version,
-            engine=hello.engine,
-        )
-        if entry is not None and entry.facts == facts:
-            return
-        key, value = keys.node(facts.name), records.encode_node(facts)
-        revision = await self._write([Put(key=key, value=value)])
-        self._state.put_node(facts)
-        self._state.key_revisions[key] = revision
-        self._mark(["*"])
-        if entry is None:
-            self._events.add("NodeJoined", f"{hello.engine}, {hello.address}", obj=f"Node/{facts.name}")
-
-    def _free_number(self) -> int:
-        # Never one that a placement may still name: a node is removed after its placements.
-        return 1 + max((entry.facts.number for entry in self._state.nodes.values()), default=0)
-
     # -- what agents say -----------------------------------------------------------------------
 
     def _received(self, session: NodeSession, message: wire.AgentMessage, kind: str | None) -> None:
@@ -325,9 +243,10 @@ class Dispatcher:
         self.liveness.heartbeat(session.node, now_s)
         match kind:
             case "status":
-                self._received_status(session, message.status, now_s)
+                if self._reports.apply_status(session.node, message.status, now_s):
+                    self.sync([session.node])
             case "heartbeat":
-                self._received_heartbeat(session, message.heartbeat, now_s)
+                self._reports.apply_heartbeat(session.node, message.heartbeat, now_s)
             case "witness":
                 result = message.witness
                 self.liveness.witness_result(
@@ -338,67 +257,6 @@ class Dispatcher:
                 attached = self._attached.get(message.stream_failed.stream_id)
                 if attached is not None:
                     attached.fail(message.stream_failed.message)
-
-    def _received_status(self, session: NodeSession, report: wire.StatusReport, now_s: float) -> None:
-        node, state = session.node, self._state
-        entry = state.nodes[node]
-        before = dict(entry.statuses)
-        if (report.HasField("condition") or report.full) and entry.condition != report.condition:
-            entry.condition = report.condition
-            self._mark(["*"])
-        valid = [status for status in report.pods if _is_pod_uid(status.uid)]
-        if report.full:
-            if not report.condition.engine_ok:
-                # It could not look: what it leaves out may run all the same.
-                self._mark(state.apply_statuses(node, valid, now_s))
-                return
-            dirty = state.apply_full_report(node, valid, now_s)
-        else:
-            dirty = state.apply_statuses(node, valid, now_s)
-        for uid in report.forgotten:
-            entry.statuses.pop(uid, None)
-        for status in valid:
-            self._log_status(node, before.get(status.uid), status)
-        self._mark(dirty)
-        if report.full:
-            self._mark(["*"])
-            self.sync([node])
-
-    def _log_status(self, node: str, before: wire.PodStatus | None, status: wire.PodStatus) -> None:
-        """Pods' own small events: what a person asks about first."""
-        pod = PodId.parse(status.uid)
-        if pod not in self._state.placements.get(pod.workload_uid, {}):
-            return
-        _, namespace, _ = self._state.workload_name(pod.workload_uid)
-
-        def add(reason: str, message: str) -> None:
-            self._events.add(
-                reason,
-                message,
-                obj=f"Pod/{self._state.pod_name(pod)}",
-                namespace=namespace,
-                source=node,
-                workload_uid=pod.workload_uid,
-                slot=pod.slot,
-            )
-
-        placement = self._state.placements[pod.workload_uid][pod]
-        if placement.want is Want.STOP:
-            return  # That it stops was decided, and said.
-        was_ready = before is not None and before.ready
-        if status.ready and not was_ready:
-            add("PodReady", f"running on {node}")
-        elif status.reason and (
-            before is None or (before.reason, before.message) != (status.reason, status.message)
-        ):
-            add("PodFailed", f"{status.reason}: {status.message}" if status.message else status.reason)
-
-    def _received_heartbeat(self, session: NodeSession, beat: wire.Heartbeat, now_s: float) -> None:
-        self.liveness.witnessed(session.node, beat.witnessed, now_s)
-        if beat.usage or beat.HasField("node_used"):
-            entry = self._state.nodes[session.node]
-            entry.usage = {usage.uid: usage for usage in beat.usage}
-            entry.used = beat.node_used
 
     # -- what agents are told ------------------------------------------------------------------
 
@@ -412,48 +270,10 @@ class Dispatcher:
             if session is None or entry is None or not entry.has_reported:
                 continue
             desired = {
-                str(placement.pod): self._assignment(placement)
+                str(placement.pod): assignment_of(self._state, placement)
                 for placement in self._state.by_node[name].values()
             }
             session.tell(desired, entry.told, self._history().sequence)
-
-    def _assignment(self, placement: Placement) -> wire.Assignment:
-        pod = placement.pod
-        kind, namespace, workload = self._state.workload_name(pod.workload_uid)
-        # A pod that was counted lost runs on until it is decided which copy stays.
-        want = Want.HANDOVER if placement.want is Want.LOST else placement.want
-        return wire.Assignment(
-            uid=str(pod),
-            name=self._state.pod_name(pod),
-            namespace=namespace,
-            workload_kind=kind,
-            workload=workload,
-            workload_uid=pod.workload_uid,
-            slot=pod.slot,
-            incarnation=pod.incarnation,
-            revision=placement.revision,
-            want=int(want),  # type: ignore[arg-type]  # values are equal by design
-            template_json=self._state.template_text(pod.workload_uid, placement.revision),
-        )
-
-    def _send_peers(self) -> None:
-        """Each node tries the witness ports of the next few nodes in the ring of names."""
-        now_s = asyncio.get_running_loop().time()
-        if not self._peers_changed or now_s < self._peers_due_s:
-            return
-        self._peers_changed, self._peers_due_s = False, now_s + PEERS_EVERY_S
-        ring = sorted(name for name, entry in self._state.nodes.items() if entry.facts.witness_port)
-        for name, session in self.sessions.items():
-            start = ring.index(name) + 1 if name in ring else 0
-            others = [peer for peer in ring[start:] + ring[:start] if peer != name][:PEERS_PER_NODE]
-            peers = wire.Peers(peers=[self._peer(peer) for peer in others])
-            if peers != session.peers:
-                session.peers = peers
-                session.send(wire.ManagerMessage(peers=peers))
-
-    def _peer(self, name: str) -> wire.Peer:
-        facts = self._state.nodes[name].facts
-        return wire.Peer(node=name, address=facts.address, witness_port=facts.witness_port)
 
     # -- who lives -----------------------------------------------------------------------------
 
@@ -481,38 +301,16 @@ class Dispatcher:
         """Judge nodes as time passes, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            self._judge(loop.time())
-            self._send_peers()
+            self._verdicts.judge(loop.time())
+            self._peers.send(loop.time())
             self._woken.clear()
             wait_s = max(0.01, self.liveness.next_wake_s(loop.time()) - loop.time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(wait_s, 0.5)):
                     await self._woken.wait()
 
-    def _judge(self, now_s: float) -> None:
-        for name, entry in self._state.nodes.items():
-            oath = entry.intent.lost_boot_id
-            if not oath or oath != entry.facts.boot_id:
-                continue
-            if self.node_state(name)[0] is NodeState.READY:
-                self._disproved[name] = oath
-            elif self._disproved.get(name) != oath:
-                self.liveness.declared_lost(name, now_s)
-        for action in self.liveness.tick(now_s):
-            self._ask(action)
-        for name, life in self.liveness.nodes.items():
-            before = self._seen_states.get(name, NodeState.UNKNOWN)
-            if life.state is before or name not in self._state.nodes:
-                continue
-            self._seen_states[name] = life.state
-            log.info("node_state.changed", node=name, was=before, now=life.state, why=life.why)
-            reason = _NODE_EVENTS.get(life.state)
-            if reason is not None:
-                self._events.add(reason, life.why, obj=f"Node/{name}")
-            self._mark(["*"])
-
     def _ask(self, action: AskWitnesses) -> None:
-        peer = self._peer(action.node)
+        peer = self._peers.peer(action.node)
         for witness in action.witnesses:
             session = self.sessions.get(witness)
             if session is not None:
@@ -521,7 +319,7 @@ class Dispatcher:
 
     def believe_oath(self, name: str) -> None:
         """An operator has sworn, just now, that this host is dead."""
-        self._disproved.pop(name, None)
+        self._verdicts.believe_oath(name)
 
     # -- logs and exec -------------------------------------------------------------------------
 
@@ -549,24 +347,3 @@ class Dispatcher:
     def attached(self, stream_id: str) -> Attached | None:
         """The stream that an agent dials back for."""
         return self._attached.get(stream_id)
-
-
-def _is_pod_uid(uid: str) -> bool:
-    try:
-        PodId.parse(uid)
-    except ValueError:
-        log.warning("pod_status.ignored", pod=uid[:200])
-        return False
-    return True
-
-
-def version_skew(agent: str, manager: str) -> str:
-    """Why these versions may not work together; empty if they may: at most one minor version apart."""
-    try:
-        agent_major, agent_minor = (int(part) for part in agent.split(".")[:2])
-    except ValueError:
-        return f"{agent[:40]!r} is no version of an agent"
-    manager_major, manager_minor = (int(part) for part in manager.split(".")[:2])
-    if agent_major == manager_major and abs(agent_minor - manager_minor) <= 1:
-        return ""
-    return f"agent {agent} and manager {manager} are more than one minor version apart; upgrade the older one"

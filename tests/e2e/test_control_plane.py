@@ -202,7 +202,7 @@ class TestStoreFromThePast:
 
         cluster.wipe_etcd()
         eventually(
-            lambda: "bay adopt" in (said := cluster.bay("managers")).stdout + said.stderr,
+            lambda: "bay adopt" in (said := cluster.bay("nodes")).stdout + said.stderr,
             within_s=30,
             otherwise=cluster.report,
         )

@@ -13,6 +13,8 @@ from manager.cluster_state import ClusterState
 from manager.planning.changes import PlacePod, RemovePlacement, RemoveWorkload, SetWant
 from manager.store import keys, records
 from manager.store.port import DeleteKey, KeyChange, KeyValue, Listing, Put
+from manager.store_to_state import apply_watched, load, repair
+from manager.views import workload_view
 from tests.manager.world import a_deployment
 
 UID = "u1"
@@ -43,12 +45,12 @@ def a_state(*, nodes: int = 1, document: bytes | None = None) -> ClusterState:
         )
         for number in range(1, nodes + 1)
     ]
-    state.load([*items, item(WEB, document or a_document(), 5)], 10)
+    load(state, [*items, item(WEB, document or a_document(), 5)], 10)
     return state
 
 
 def revision_of(state: ClusterState) -> str:
-    view = state.workload_view(UID)
+    view = workload_view(state, UID)
     assert view is not None
     return view.revision
 
@@ -77,7 +79,7 @@ def status(pod: PodId, state: PodState, *, ready: bool = False) -> wire.PodStatu
 
 
 def pod_view(state: ClusterState, pod: PodId) -> Any:
-    view = state.workload_view(UID)
+    view = workload_view(state, UID)
     assert view is not None
     return next(each for each in view.pods if each.id == pod)
 
@@ -158,7 +160,7 @@ class TestRoom:
             state.apply_full_report("n1", [status(pod, PodState.STOPPED)], 1.0)
 
         assert len(state.nodes["n1"].statuses) == 1
-        assert not state._ended_s
+        assert not state.ended_s
 
 
 class TestUnreadableDocument:
@@ -174,22 +176,22 @@ class TestUnreadableDocument:
             item(chunk.key, chunk.value, 6),
         ]
         fresh = ClusterState()
-        fresh.load(items, 10)
+        load(fresh, items, 10)
 
         assert list(fresh.placements[UID]) == [pod]
-        assert fresh.workload_view(UID) is None
+        assert workload_view(fresh, UID) is None
 
     def test_lets_go_of_what_runs_once_it_is_removed(self) -> None:
         state = a_state(document=b"{nonsense")
         gone = KeyChange(key=WEB, value=None, mod_revision=11)
 
-        assert state.apply_watched([gone], 11) == {"*"}
+        assert apply_watched(state, [gone], 11) == {"*"}
 
     def test_keeps_the_last_version_that_could_be_read(self) -> None:
         state = a_state()
-        state.apply_watched([KeyChange(key=WEB, value=b"{nonsense", mod_revision=11)], 11)
+        apply_watched(state, [KeyChange(key=WEB, value=b"{nonsense", mod_revision=11)], 11)
 
-        assert state.workload_view(UID) is not None
+        assert workload_view(state, UID) is not None
         assert WEB in state.broken
 
 
@@ -211,14 +213,14 @@ class TestJunk:
             )
         ]
         state = ClusterState()
-        state.load(junk, 10)
+        load(state, junk, 10)
 
         assert (state.nodes, state.resources, dict(state.placements), state.decisions) == ({}, {}, {}, [])
 
     def test_in_a_watch_has_no_effect(self) -> None:
         state = a_state()
         state.nodes["n1"].intent = NodeIntent(drain=True)
-        state.apply_watched([KeyChange(key=keys.node_intent("n1"), value=b"junk", mod_revision=11)], 11)
+        apply_watched(state, [KeyChange(key=keys.node_intent("n1"), value=b"junk", mod_revision=11)], 11)
 
         assert state.nodes["n1"].intent.drain
 
@@ -227,47 +229,47 @@ class TestSweep:
     def test_finds_what_the_watch_has_missed(self) -> None:
         state = a_state()
         listing = Listing(items=(item(WEB, a_document(replicas=7), 12),), revision=12)
-        dirty = state.repair(listing)
+        dirty = repair(state, listing)
 
         assert dirty == {"*"}
-        view = state.workload_view(UID)
+        view = workload_view(state, UID)
         assert view is not None
         assert view.replicas == 7
 
     def test_finds_a_deletion_that_the_watch_has_missed(self) -> None:
         state = a_state()
 
-        assert state.repair(Listing(items=(), revision=12)) == {UID}
+        assert repair(state, Listing(items=(), revision=12)) == {UID}
         assert not state.resources
 
     def test_does_not_bring_back_what_was_deleted_since_the_listing(self) -> None:
         state = a_state()
         listing = Listing(items=(item(WEB, a_document(), 5),), revision=10)
-        state.apply_watched([KeyChange(key=WEB, value=None, mod_revision=11)], 11)
-        state.repair(listing)
+        apply_watched(state, [KeyChange(key=WEB, value=None, mod_revision=11)], 11)
+        repair(state, listing)
 
         assert not state.resources
 
     def test_does_not_bring_back_what_the_leader_removed_since_the_listing(self) -> None:
         state = a_state(document=a_document(deleting=True))
         fold_in(batch_of([RemoveWorkload(workload_uid=UID, reason="empty")], state), state, 11)
-        state.repair(Listing(items=(item(WEB, a_document(deleting=True), 5),), revision=10))
+        repair(state, Listing(items=(item(WEB, a_document(deleting=True), 5),), revision=10))
 
         assert not state.resources
 
     def test_does_not_take_a_newer_document_for_deleted(self) -> None:
         state = a_state()
         other = keys.resource("Deployment", "default", "new")
-        state.apply_watched([KeyChange(key=other, value=a_document("u2", name="new"), mod_revision=11)], 11)
-        state.repair(Listing(items=(item(WEB, a_document(), 5),), revision=10))
+        apply_watched(state, [KeyChange(key=other, value=a_document("u2", name="new"), mod_revision=11)], 11)
+        repair(state, Listing(items=(item(WEB, a_document(), 5),), revision=10))
 
         assert ("Deployment", "default", "new") in state.resources
 
     def test_is_not_undone_by_a_watch_that_is_behind(self) -> None:
         state = a_state()
-        state.repair(Listing(items=(item(WEB, a_document(replicas=9), 12),), revision=12))
-        state.apply_watched([KeyChange(key=WEB, value=a_document(replicas=3), mod_revision=11)], 11)
-        view = state.workload_view(UID)
+        repair(state, Listing(items=(item(WEB, a_document(replicas=9), 12),), revision=12))
+        apply_watched(state, [KeyChange(key=WEB, value=a_document(replicas=3), mod_revision=11)], 11)
+        view = workload_view(state, UID)
 
         assert view is not None
         assert view.replicas == 9
@@ -287,7 +289,7 @@ class TestTemplates:
         state = a_state()
         first, second = place(state, 0, 1)
         old = revision_of(state)
-        state.apply_watched([KeyChange(key=WEB, value=a_document(image="app:2"), mod_revision=20)], 20)
+        apply_watched(state, [KeyChange(key=WEB, value=a_document(image="app:2"), mod_revision=20)], 20)
         removed = [RemovePlacement(pod=pod, reason="ended") for pod in (first, second)]
         one = batch_of(removed[:1], state)
         assert not any(isinstance(each, DeleteKey) for each in one.operations)
@@ -316,7 +318,7 @@ class TestTemplates:
             reason="test",
         )
         batch = batch_of([change], state)
-        state.apply_watched([KeyChange(key=WEB, value=a_document(image="app:2"), mod_revision=20)], 20)
+        apply_watched(state, [KeyChange(key=WEB, value=a_document(image="app:2"), mod_revision=20)], 20)
         fold_in(batch, state, 21)
 
         assert '"app:1"' in state.template_text(UID, change.revision)
@@ -331,7 +333,7 @@ class TestBatch:
             [SetWant(pod=pod, want=Want.STOP, reason="test") for pod in list(state.placements[UID])], state
         ).operations
         fresh = a_state(nodes=2)
-        fresh.load([item(each.key, each.value, 9) for each in operations if isinstance(each, Put)], 10)
+        load(fresh, [item(each.key, each.value, 9) for each in operations if isinstance(each, Put)], 10)
 
         expected = {
             pod: Placement(

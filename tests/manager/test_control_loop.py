@@ -12,6 +12,7 @@ from manager.planning import plan
 from manager.planning.plan import WorkloadPlan
 from manager.planning.view import ClusterView, WorkloadView
 from manager.store import keys, records
+from manager.views import workload_view
 from tests.manager.world import a_deployment, a_world
 
 pytestmark = pytest.mark.virtual_time
@@ -52,7 +53,7 @@ class TestControlLoop:
 
             assert world.leadership.term.epoch.revision == (await world.pods_mark()).epoch
             assert {pod.revision for pod in await world.pods()} == {
-                world.leadership.state.workload_view(uid).revision  # type: ignore[union-attr]  # it exists
+                workload_view(world.leadership.state, uid).revision  # type: ignore[union-attr]  # it exists
                 for uid in world.leadership.state.workloads
             }
 
@@ -97,8 +98,7 @@ class TestControlLoop:
             node = await world.agent("n1")
             await world.apply(a_deployment())
             await world.until(lambda: len(node.assignments) == 2)
-            state = world.leadership.state
-            monkeypatch.setattr(state, "apply_watched", lambda *_: set())
+            monkeypatch.setattr(control_loop, "apply_watched", lambda *_: set())
             await world.control().Scale(api.ScaleRequest(name="web", replicas=5))
             await asyncio.sleep(10)
             assert len(node.assignments) == 2

@@ -65,10 +65,10 @@ class TestManager:
         async with a_world(2) as world:
             broken = world.leader
 
-            def fail() -> None:
+            def fail(_now_s: float) -> None:
                 raise ZeroDivisionError
 
-            monkeypatch.setattr(world.leadership.dispatcher, "_send_peers", fail)
+            monkeypatch.setattr(world.leadership.dispatcher._peers, "send", fail)
             await world.until(lambda: world.managers[broken].leadership is None)
             await world.until(lambda: any(each.leadership for each in world.managers.values()))
 

@@ -6,7 +6,7 @@ import pytest
 
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
-from manager.dispatcher.dispatcher import version_skew
+from manager.dispatcher.admission import version_skew
 from manager.store import keys
 from tests.manager.world import ScriptedAgent, World, a_deployment, a_world
 

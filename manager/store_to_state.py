@@ -1,0 +1,217 @@
+"""The store's durable facts, folded into the leader's memory: listings, the watch, the sweep.
+
+Every fact has one way in, whoever brings it, so that a missed watch event is repaired by the same
+code that would have folded it in. What cannot be read harms only itself, unless placements depend
+on it. What the leader itself commits is folded in by `changes_to_records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import structlog
+
+from bayplan.model.nodes import NodeIntent
+from bayplan.resources.document import parse_document
+from bayplan.resources.problems import DocumentError
+from bayplan.resources.workloads import Deployment
+from manager.cluster_state import ClusterState, StoredResource
+from manager.store import keys, records
+from manager.store.port import KeyChange, KeyValue, Listing
+
+log = structlog.get_logger(__name__)
+
+
+def load(state: ClusterState, items: Iterable[KeyValue], revision: int) -> None:
+    """Fold in a whole listing of the store.
+
+    Nodes and templates first: placements name nodes by number, and book what templates ask for.
+    Raises DamagedRecordError for damage that is not one document's own.
+    """
+    for item in sorted(items, key=lambda item: not item.key.startswith((keys.NODES, keys.REVISIONS))):
+        _put(state, item.key, item.value, item.mod_revision)
+    state.revision = state.watched_revision = revision
+
+
+def apply_watched(state: ClusterState, changes: Iterable[KeyChange], revision: int) -> set[str]:
+    """Fold in what the watch brought; returns the uids of workloads that it concerns, "*" for all.
+
+    Keys that only the leader writes were folded in when they were committed: what the watch
+    says of them is old news. The sweep finds what a stranger did to them.
+    """
+    dirty: set[str] = set()
+    for change in changes:
+        if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES)):
+            continue
+        if change.mod_revision <= state.known_revision(change.key):
+            continue  # A sweep was faster.
+        if change.key.startswith(keys.NODE_INTENTS):
+            state.key_revisions[change.key] = change.mod_revision
+            dirty |= _put_intent(state, change.key, change.value)
+        elif change.value is None:
+            dirty |= _drop_resource(state, change.key)
+            state.forget_key(change.key, change.mod_revision)
+        else:
+            dirty |= _put_resource(state, change.key, change.value, change.mod_revision)
+    state.watched_revision = max(state.watched_revision, revision)
+    state.revision = max(state.revision, revision)
+    return dirty
+
+
+def repair(state: ClusterState, listing: Listing) -> set[str]:
+    """Compare a listing with memory and fold in what differs: what a watch has missed.
+
+    Old etcd versions lose watch events. Returns the workloads concerned. Keys that were committed
+    after the listing was made are newer in memory and stay.
+    """
+    dirty: set[str] = set()
+    listed = {item.key: item for item in listing.items if _is_held(item.key)}
+    for key in state.key_revisions.keys() - listed.keys():
+        if state.key_revisions[key] <= listing.revision and key.startswith(keys.RESOURCES):
+            log.warning("watch.missed", key=key, what="deleted")
+            dirty |= _drop_resource(state, key)
+    for key, item in listed.items():
+        if state.known_revision(key) >= item.mod_revision:
+            continue
+        log.warning("watch.missed", key=key, what="changed")
+        if key.startswith(keys.PLACEMENTS):
+            # Only leaders write these, one at a time: a stranger did. What memory holds is told
+            # to agents, so it is what counts; the next commit of the chunk writes it again.
+            continue
+        _put(state, key, item.value, item.mod_revision)
+        dirty.add("*")
+    state.watched_revision = max(state.watched_revision, listing.revision)
+    state.revision = max(state.revision, listing.revision)
+    state.settle_gone_keys(listing.revision)
+    return dirty
+
+
+def _is_held(key: str) -> bool:
+    return key.startswith((keys.RESOURCES, keys.PLACEMENTS, keys.NODES, keys.NODE_INTENTS, keys.REVISIONS))
+
+
+def _put(state: ClusterState, key: str, value: bytes, mod_revision: int) -> None:
+    for prefix, fold in (
+        (keys.RESOURCES, partial(_put_resource, mod_revision=mod_revision)),
+        (keys.NODES, _put_facts),
+        (keys.NODE_INTENTS, _put_intent),
+        (keys.PLACEMENTS, _put_chunk),
+        (keys.REVISIONS, _put_revision),
+        (keys.COMMIT, _put_commit),
+        (keys.META, _put_meta),
+        (keys.DECISIONS, _put_decisions),
+    ):
+        if key.startswith(prefix):
+            fold(state, key, value)
+            break
+    else:
+        if not key.startswith(keys.OTHERS):
+            log.warning("store_key.ignored", key=key)
+    if _is_held(key):
+        state.key_revisions[key] = mod_revision
+
+
+def _put_facts(state: ClusterState, key: str, value: bytes) -> None:
+    try:
+        facts = records.decode_node(value)
+    except records.DamagedRecordError as error:
+        # If a placement names it, that cannot be read, and that is an error.
+        log.warning("store_key.ignored", key=key, error=str(error))
+        return
+    state.put_node(facts)
+
+
+def _put_revision(state: ClusterState, key: str, value: bytes) -> None:
+    parsed = keys.parse_revision(key)
+    if parsed is None:
+        log.warning("store_key.ignored", key=key)
+        return
+    state.revisions[parsed] = records.decode_json(value)
+
+
+def _put_commit(state: ClusterState, _key: str, value: bytes) -> None:
+    state.commit_value = value
+
+
+def _put_meta(state: ClusterState, _key: str, value: bytes) -> None:
+    state.meta = records.decode_meta(value)
+
+
+def _put_decisions(state: ClusterState, key: str, _value: bytes) -> None:
+    if keys.parse_decisions(key) is None:
+        log.warning("store_key.ignored", key=key)
+        return
+    state.decisions.append(key)
+
+
+def _put_chunk(state: ClusterState, key: str, value: bytes) -> None:
+    parsed = keys.parse_placements(key)
+    if parsed is None:
+        log.warning("store_key.ignored", key=key)
+        return
+    uid, index = parsed
+    names = {entry.facts.number: name for name, entry in state.nodes.items()}
+    chunk = records.decode_chunk(uid, index, value, names)
+    state.next_incarnation[uid, index] = chunk.next_incarnation
+    for placement in chunk.placements:
+        state.put_placement(placement)
+
+
+def _put_resource(state: ClusterState, key: str, value: bytes, mod_revision: int) -> set[str]:
+    state.key_revisions[key] = mod_revision
+    place = keys.parse_resource(key)
+    if place is None:
+        log.warning("store_key.ignored", key=key)
+        return set()
+    try:
+        stored = records.decode_document(value)
+        resource = parse_document(stored.document).resource
+    except (DocumentError, records.DamagedRecordError) as error:
+        # A document that cannot be read harms only itself: what runs of it is left alone.
+        state.broken[key] = str(error)
+        log.warning("document.unreadable", key=key, error=str(error))
+        return set()
+    state.broken.pop(key, None)
+    before = state.resources.get(place)
+    state.resources[place] = StoredResource(resource, stored, mod_revision)
+    dirty: set[str] = set()
+    if before is not None and before.stored.uid != stored.uid:
+        state.workloads.pop(before.stored.uid, None)
+    if isinstance(resource, Deployment):
+        state.workloads[stored.uid] = place
+        dirty.add(stored.uid)
+    elif stored.deleting:
+        dirty.add(stored.uid)
+    return dirty
+
+
+def _put_intent(state: ClusterState, key: str, value: bytes | None) -> set[str]:
+    name = keys.parse_node_intent(key)
+    if name is None:
+        log.warning("store_key.ignored", key=key)
+        return set()
+    try:
+        intent = NodeIntent() if value is None else records.decode_node_intent(value)
+    except records.DamagedRecordError as error:
+        log.warning("store_key.ignored", key=key, error=str(error))
+        return set()
+    state.intents[name] = intent
+    if name in state.nodes:
+        state.nodes[name].intent = intent
+    return {"*"}
+
+
+def _drop_resource(state: ClusterState, key: str) -> set[str]:
+    state.key_revisions.pop(key, None)
+    was_broken = state.broken.pop(key, None) is not None
+    place = keys.parse_resource(key)
+    if place is None:
+        return set()
+    entry = state.resources.pop(place, None)
+    if entry is None:
+        # What belonged to an unreadable document was left alone until now.
+        return {"*"} if was_broken else set()
+    state.workloads.pop(entry.stored.uid, None)
+    # Somebody removed the document without waiting for its pods: they are stopped all the same.
+    return {entry.stored.uid}

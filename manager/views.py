@@ -1,0 +1,75 @@
+"""What planning sees: a frozen picture of one workload, made from the leader's memory.
+
+Says what is not known rather than guess: a pod of a node that has not reported in full has no state.
+"""
+
+from __future__ import annotations
+
+from bayplan.model.placements import Placement, Want
+from bayplan.model.states import PodState
+from bayplan.resources.pods import template_hash, template_json
+from bayplan.resources.workloads import Deployment
+from manager.cluster_state import ClusterState
+from manager.planning.view import PodView, WorkloadView
+
+
+def workload_view(state: ClusterState, uid: str) -> WorkloadView | None:
+    """The whole of one workload now; None when the store has nothing of it."""
+    pods = tuple(_pod_view(state, placement) for placement in state.placements.get(uid, {}).values())
+    place = state.workloads.get(uid)
+    if place is None:
+        if not pods or state.broken:
+            # Pods of an unreadable document are left alone, and it cannot be told which those are.
+            return None
+        # Its document is gone: what is left is stopped.
+        return WorkloadView(
+            uid=uid, kind="", namespace="", name=uid, replicas=0, revision="",
+            requirements={}, pods=pods, deleting=True,
+        )  # fmt: skip
+    entry = state.resources[place]
+    assert isinstance(entry.resource, Deployment)
+    template = entry.resource.spec.template
+    revision = template_hash(template)
+    # Not stored before the first pod of it is placed.
+    state.learn_requirements(uid, revision, template_json(template))
+    used = {revision} | {pod.revision for pod in pods}
+    return WorkloadView(
+        uid=uid,
+        kind=place[0],
+        namespace=place[1],
+        name=place[2],
+        replicas=entry.resource.spec.replicas,
+        revision=revision,
+        requirements={used_one: state.requirements(uid, used_one) for used_one in used},
+        pods=pods,
+        deleting=entry.stored.deleting,
+        generation=entry.stored.generation,
+        failures=dict(state.failures.get(uid, {})),
+    )
+
+
+def _pod_view(cluster: ClusterState, placement: Placement) -> PodView:
+    entry = cluster.nodes.get(placement.node)
+    uid = str(placement.pod)
+    status = entry.statuses.get(uid) if entry is not None else None
+    state: PodState | None = None
+    ready: bool | None = None
+    is_gone = False
+    if status is not None:
+        state, ready = PodState(status.state), status.ready
+    elif entry is not None and entry.has_reported:
+        # It reported in full, and not this pod: it has not begun, or it has nothing of it left.
+        state, ready = PodState.ASSIGNED, False
+        is_gone = placement.want in (Want.STOP, Want.LOST) and uid not in entry.told
+    return PodView(
+        id=placement.pod,
+        node=placement.node,
+        revision=placement.revision,
+        want=placement.want,
+        cause=placement.cause,
+        state=state,
+        ready=ready,
+        is_gone=is_gone,
+        message=status.message if status is not None else "",
+        ended_s=cluster.ended_s.get(uid, 0.0),
+    )
