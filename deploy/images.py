@@ -11,6 +11,7 @@ etcd that tests start on the host is copied out of its image.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -28,7 +29,6 @@ ETCD, REGISTRY = "bayplan-etcd:dev", "bayplan-registry:dev"
 
 PUBLIC_PYTHON = "python:3.11-slim-bookworm"
 PUBLIC_ETCD = "quay.io/coreos/etcd:v3.5.21"  # 3.5.0-3.5.2 lose data.
-DEBIAN_MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
 PROBE_TIMEOUT_S = 5
 PULL_TIMEOUT_S = 240
@@ -136,10 +136,22 @@ def _bootstrap_debian() -> None:
     """Debian 12's minimal system as an image, from a tar that is kept in .cache."""
     tar = CACHE / "debian-bookworm.tar"
     if not tar.exists():
-        say(f"Making a Debian base image from {DEBIAN_MIRROR} (once, about a minute)")
         _unpack_debootstrap()
+        say(f"Making a Debian base image from {_mirror()} (once, about a minute)")
         _as_root_debootstrap(tar)
     run([*docker(), "import", str(tar), DEBIAN], timeout_s=PULL_TIMEOUT_S)
+
+
+def _mirror() -> str:
+    """Where Debian comes from: DEBIAN_MIRROR, else what debootstrap itself would take."""
+    chosen = os.environ.get("DEBIAN_MIRROR")
+    if chosen:
+        return chosen
+    script = (CACHE / "debootstrap/usr/sbin/debootstrap").read_text()
+    found = re.search(r'^DEF_MIRROR="([^"]+)"', script, re.MULTILINE)
+    if found is None:
+        raise StepError("debootstrap names no mirror: set DEBIAN_MIRROR to one of Debian's")
+    return found[1]
 
 
 def _unpack_debootstrap() -> None:
@@ -161,7 +173,7 @@ def _unpack_debootstrap() -> None:
 
 
 def _as_root_debootstrap(tar: Path) -> None:
-    home, system = CACHE / "debootstrap", CACHE / "debian"
+    home, system, mirror = CACHE / "debootstrap", CACHE / "debian", _mirror()
     keyring = home / "usr/share/keyrings/debian-archive-keyring.gpg"
     path = os.environ["PATH"]
     if shutil.which("wget") is None:
@@ -170,16 +182,16 @@ def _as_root_debootstrap(tar: Path) -> None:
     environment = [f"DEBOOTSTRAP_DIR={home / 'usr/share/debootstrap'}", f"PATH={path}:/usr/sbin:/sbin"]
     command = [home / "usr/sbin/debootstrap", "--variant=minbase", f"--keyring={keyring}"]
     run(
-        as_root(["env", *environment, *map(str, command), "bookworm", str(system), DEBIAN_MIRROR]),
+        as_root(["env", *environment, *map(str, command), "bookworm", str(system), mirror]),
         timeout_s=BUILD_TIMEOUT_S,
     )
     run(as_root(["rm", "-rf", str(system / "var/cache/apt/archives"), str(system / "var/lib/apt/lists")]))
     sources = "".join(
         f"deb {mirror} {suite} main\n"
         for mirror, suite in (
-            (DEBIAN_MIRROR, "bookworm"),
-            (DEBIAN_MIRROR, "bookworm-updates"),
-            (f"{DEBIAN_MIRROR}-security", "bookworm-security"),
+            (mirror, "bookworm"),
+            (mirror, "bookworm-updates"),
+            (f"{mirror}-security", "bookworm-security"),
         )
     )
     run(as_root(["tee", str(system / "etc/apt/sources.list")]), stdin=sources.encode())
