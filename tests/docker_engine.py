@@ -112,8 +112,16 @@ class DockerEngine:
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 tar.addfile(link)
         repository, _, tag = name.rpartition(":")
-        params = {"fromSrc": "-", "repo": repository, "tag": tag, "changes": f"ENV PATH=/bin NAME={name}"}
-        self.call("POST", "images/create", body=layer.getvalue(), **params)
+        changes = f"ENV PATH=/bin NAME={name}"
+        self.call(
+            "POST",
+            "images/create",
+            body=layer.getvalue(),
+            fromSrc="-",
+            repo=repository,
+            tag=tag,
+            changes=changes,
+        )
 
     def run(self, name: str, *command: str) -> str:
         """Run a container that is not Bayplan's; returns its id."""

@@ -62,3 +62,21 @@ class TestClientWheelInAFreshEnvironment:
 
     def test_bay_answers(self, python: Path, tmp_path: Path) -> None:
         assert "apply" in run([python.parent / "bay", "--help"], cwd=tmp_path)
+
+    def test_a_typed_program_of_a_user_is_clean(self, python: Path, tmp_path: Path) -> None:
+        """The README's example, under mypy strict, which finds the installed client and nothing of this checkout."""
+        program = tmp_path / "client.py"
+        program.write_text((ROOT / "examples/client.py").read_text())
+        mypy = [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file=",
+            "--cache-dir",
+            str(tmp_path / "cache"),
+        ]
+
+        said = run([*mypy, "--python-executable", str(python), str(program)], cwd=tmp_path, timeout_s=200)
+
+        assert "no issues found" in said
