@@ -88,7 +88,6 @@ class ControlLoop:
         events: EventLog,
         may_command: Callable[[], Awaitable[None]],
         wall_s: Callable[[], float],
-        source: str,
     ) -> None:
         self._state = state
         self._store = store
@@ -96,7 +95,6 @@ class ControlLoop:
         self._events = events
         self._may_command = may_command
         self._wall_s = wall_s
-        self._source = source
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._wake_at_s = 0.0
@@ -161,7 +159,7 @@ class ControlLoop:
                 async with self._passing:
                     await self._pass(nodes)
             except StoreFullError as error:
-                self._events.add("Alarm", str(error), obj="Cluster/store", source=self._source)
+                self._events.add("Alarm", str(error), obj="Cluster/store")
                 log.error("commit.refused", error=str(error))  # noqa: TRY400 - a condition, not a bug
                 self._wake.set()
                 await asyncio.sleep(_FULL_STORE_RETRY_S)
@@ -258,7 +256,6 @@ class ControlLoop:
                 f"{len(self.unplaced[uid])} pods: {reasons[0]}",
                 obj=f"{kind}/{name}",
                 namespace=namespace,
-                source=self._source,
                 workload_uid=uid,
             )
 
@@ -276,7 +273,7 @@ class ControlLoop:
         if expired:
             state.decisions.remove(expired)
         # The names of what goes are known only before it is gone.
-        self._events.add_decisions(decisions, self._source)
+        self._events.add_decisions(decisions)
         for change, pod in batch.changes:
             log.info(
                 "change.committed",

@@ -37,10 +37,15 @@ class LoggedEvent:
 
 
 class EventLog:
-    """The last events, oldest first."""
+    """The last events, oldest first.
 
-    def __init__(self, wall_s: Callable[[], float]) -> None:
+    Args:
+        source: who says what is added without a source: the leader that keeps this log.
+    """
+
+    def __init__(self, wall_s: Callable[[], float], *, source: str = "") -> None:
         self._wall_s = wall_s
+        self._source = source
         self._events: deque[LoggedEvent] = deque(maxlen=EVENTS_MAX)
         self._watchers: set[asyncio.Queue[LoggedEvent | None]] = set()
         self._is_closed = False
@@ -52,7 +57,7 @@ class EventLog:
         *,
         obj: str,
         namespace: str = "",
-        source: str = "",
+        source: str | None = None,
         workload_uid: str = "",
         slot: int = -1,
         at_ms: int = 0,
@@ -79,13 +84,13 @@ class EventLog:
             object=obj,
             message=message,
             count=1,
-            **{"from": source},
+            **{"from": self._source if source is None else source},
         )
         logged = LoggedEvent(event, workload_uid, slot)
         self._events.append(logged)
         self._publish(logged)
 
-    def add_decisions(self, batch: Mapping[str, Any], source: str = "") -> None:
+    def add_decisions(self, batch: Mapping[str, Any], *, source: str | None = None) -> None:
         """Add a batch of decisions as it was committed. Raises KeyError on what no leader wrote."""
         for entry in batch["decisions"]:
             self.add(

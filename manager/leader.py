@@ -48,7 +48,7 @@ class Leadership:
         self.state = state
         self.store_id = store_id
         self.epoch = wire.Epoch(store=store_id, revision=term.epoch.revision)
-        self.events = EventLog(wall_s)
+        self.events = EventLog(wall_s, source=settings.manager)
         self._store = store
         self._wall_s = wall_s
         self._resign = asyncio.Event()
@@ -63,7 +63,6 @@ class Leadership:
             events=self.events,
             may_command=term.wait_active,
             wall_s=wall_s,
-            source=settings.manager,
         )
         self.dispatcher = Dispatcher(
             state,
@@ -112,7 +111,7 @@ class Leadership:
             if item.key.startswith(keys.DECISIONS):
                 try:
                     decisions = records.decode_json(item.value)
-                    leadership.events.add_decisions(decisions)
+                    leadership.events.add_decisions(decisions, source="")
                     state.note_decisions(decisions)
                 except (records.DamagedRecordError, KeyError, TypeError) as error:
                     log.warning("store_key.ignored", key=item.key, error=str(error))
