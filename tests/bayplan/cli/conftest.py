@@ -45,6 +45,9 @@ class Bay:
             key: value for key, value in os.environ.items() if not key.startswith(("BAYPLAN_", "_BAY"))
         }
         return await asyncio.create_subprocess_exec(
+            # A test run in the background of a script ignores Ctrl-C, and what it starts would too.
+            "env",
+            "--default-signal=INT",
             sys.executable,
             "-m",
             "bayplan.cli",
