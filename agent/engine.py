@@ -36,8 +36,9 @@ LOOK_TIMEOUT_S = 10.0
 LIST_TIMEOUT_S = 20.0
 # Restarting Docker takes some seconds: shorter silence is not worth an alarm.
 OUTAGE_AFTER_S = 10.0
-# Starting one container gives three hints; so many are read at once.
-HINT_GATHER_S = 0.05
+# Starting one container gives three hints, and its runner looks by itself: hints are for what others do
+# and for ends, which bear a moment. Looking at each at once takes a good part of what starting costs.
+HINT_GATHER_S = 0.2
 # More changed pods than this are cheaper to list than to inspect one by one.
 INSPECT_MAX = 4
 HINTS_RETRY_S = 1.0

@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 CONTACT_TIMEOUT_S = 1.0
 # How long a registry that did not answer is not tried again while the image is here.
 SILENCE_REMEMBERED_S = 10.0
+# Fifty pods of one revision that start together need not look for its image fifty times.
+PRESENCE_REMEMBERED_S = 5.0
 _HTTPS_PORT = 443
 _HUB_HOST = "registry-1.docker.io"
 # The registry itself has spoken: what it says is the truth, and the image that is here is not wanted.
@@ -58,6 +60,8 @@ class Images:
         self.credentials: Mapping[str, Credential] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._silent_until_s: dict[str, float] = {}  # By registry.
+        # By revision. An image that is removed meanwhile is noticed by creating the container.
+        self._present_until_s: dict[str, float] = {}
 
     async def resolve(self, *, workload_uid: str, revision: str, image: str, policy: str) -> Image:
         """Make the image of a revision present. Raises EngineError."""
@@ -74,10 +78,16 @@ class Images:
     async def _resolve(self, key: str, image: str, policy: str) -> Image:
         known = self._journal.facts.images.get(key)
         if known is not None:
+            now_s = asyncio.get_running_loop().time()
+            if now_s < self._present_until_s.get(key, 0.0):
+                return Image(reference=known[0], digest=known[1])
             try:
-                return await self._ensure(known[0], "IfNotPresent" if policy != "Never" else "Never")
+                present = await self._ensure(known[0], "IfNotPresent" if policy != "Never" else "Never")
             except ImageError as error:
                 log.warning("image.lost", image=image, was=known[0], error=str(error))
+            else:
+                self._present_until_s[key] = now_s + PRESENCE_REMEMBERED_S
+                return present
         name = qualify(image, self._journal.facts.default_registry)
         resolved = await self._ensure_always(name) if policy == "Always" else await self._ensure(name, policy)
         self._journal.facts.images[key] = (resolved.reference, resolved.digest)

@@ -40,8 +40,8 @@ from agent.runtime.port import (
 from agent.runtime.pulled_images import PulledImages
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
-# The engine serialises network set-up: more at once only make each slower. On two cores four give
-# the most starts a second.
+# The engine serialises network set-up: more at once only make each slower. One engine alone on two cores
+# started most with four; three engines that share the two cores, with one each.
 STARTS_MAX = 4
 # Waiting for one of the places above. At ten starts a second this is some thousand containers.
 START_QUEUE_S = 120.0
