@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+# A node carries this many pods unless it says otherwise: Kubernetes' default.
+PODS_PER_NODE = 110
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amounts:

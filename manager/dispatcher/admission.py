@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import bayplan
 from bayplan.model.names import is_name
-from bayplan.model.nodes import Amounts, NodeFacts
+from bayplan.model.nodes import PODS_PER_NODE, Amounts, NodeFacts
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import ClusterState
 from manager.dispatcher.session import NodeSession
@@ -20,9 +20,6 @@ from manager.events import EventLog
 from manager.history import History
 from manager.store import keys, records
 from manager.store.port import Operation, Put
-
-# A node may carry this many pods unless it says otherwise: Kubernetes' default.
-PODS_PER_NODE = 110
 
 
 class Admission:

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bayplan.model.nodes import Amounts, Taint
+from bayplan.model.nodes import PODS_PER_NODE, Amounts, Taint
 from manager.planning.view import ClusterView, NodeView, Requirements, Toleration
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-# Kubernetes' default for a node that does not say how many pods it takes.
-PODS_PER_NODE = 110
 
 # Far above any machine, far below 2**63, so that sums and differences of such amounts never overflow.
 _AMOUNT_MAX = 2**60
