@@ -12,8 +12,6 @@ from collections.abc import Mapping
 WINDOW_S = 30.0
 HOLD_S = 60.0
 NODES_MIN = 2
-# A stream that breaks and is back within a second is a hiccup; no verdict falls before 2 s anyway.
-COUNTS_AFTER_S = 1.0
 PODS_PER_S = 10
 # The slow phase ends by itself: a node that never comes back must not slow the cluster for ever.
 SLOW_S = 600.0
@@ -40,21 +38,22 @@ class Brake:
         """When it stops holding. Infinite when it does not."""
         return float("inf") if self._pulled_s is None else self._pulled_s + HOLD_S
 
-    def judge(self, troubled_s: Mapping[str, float], nodes: int, now_s: float) -> None:
+    def judge(self, silent_s: Mapping[str, float], nodes: int, now_s: float, *, is_verdict: bool) -> None:
         """Pull or release.
 
         Args:
-            troubled_s: since when each node is silent that is suspect or down now.
+            silent_s: since when each node is silent that is suspect, down, or late with its heartbeat.
             nodes: how many there are in all.
             now_s: the time of this judgement.
+            is_verdict: a node became down just now. Only then it pulls: streams that break together and
+                are back before a verdict falls are a hiccup.
         """
         if self._pulled_s is None:
-            self._end_slow_phase(troubled_s, now_s)
-            recent = {name for name, at_s in troubled_s.items() if COUNTS_AFTER_S <= now_s - at_s <= WINDOW_S}
+            self._end_slow_phase(silent_s, now_s)
+            recent = {name for name, at_s in silent_s.items() if now_s - at_s <= WINDOW_S}
             # Nodes that died long ago and were replaced count neither as dying nor as the cluster.
-            long_gone = sum(now_s - at_s > WINDOW_S for at_s in troubled_s.values())
-            others = nodes - long_gone
-            if len(recent) >= NODES_MIN and 2 * len(recent) >= others:
+            others = nodes - (len(silent_s) - len(recent))
+            if is_verdict and len(recent) >= NODES_MIN and 2 * len(recent) >= others:
                 self._pulled_s = now_s
                 self._wave = frozenset(recent)
                 self._reason = (
@@ -80,8 +79,8 @@ class Brake:
         """`pods` were replaced, out of the last `budget`."""
         self._tokens -= pods
 
-    def _end_slow_phase(self, troubled_s: Mapping[str, float], now_s: float) -> None:
+    def _end_slow_phase(self, silent_s: Mapping[str, float], now_s: float) -> None:
         if self._slow_since_s is not None and (
-            now_s - self._slow_since_s > SLOW_S or not self._wave & troubled_s.keys()
+            now_s - self._slow_since_s > SLOW_S or not self._wave & silent_s.keys()
         ):
             self._slow_since_s = None

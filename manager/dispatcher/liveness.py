@@ -2,9 +2,9 @@
 
 Pure: told what happened and what time it is, it says whom to ask and what to hold of each node.
 Only DOWN lets pods be replaced, so everything here serves one end: a dead host is called dead within
-2 to 3 s, a living one never, whatever is wrong with its agent, its link to us, or with ourselves.
+1 to 2.5 s, a living one never, whatever is wrong with its agent, its link to us, or with ourselves.
 
-    READY ──stream broke, 2 heartbeats missed──► SUSPECT ──no witness reaches it, 2 s silent──► DOWN
+    READY ──stream broke, 2 heartbeats missed──► SUSPECT ──no witness reaches it, 1 s silent──► DOWN
       ▲                                            │  └──nobody can testify, 6 s silent───────► DOWN
       │ (from everywhere, by being heard)          └──a witness reaches it──► AGENT_LOST ─5 min─► DOWN
     RESTARTING (announced; 60 s, then SUSPECT)       UNKNOWN (until 10 s after an election, then SUSPECT)
@@ -16,13 +16,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bayplan.model.nodes import NodeState
-from manager.dispatcher.brake import COUNTS_AFTER_S, Brake
+from manager.dispatcher.brake import Brake
 from manager.dispatcher.witnesses import AskWitnesses, Inquiry, WitnessBook
 
 HEARTBEATS_MISSED = 2
-# Witnesses need 0.5 s for their five tries: asked now, their word is fresh when the 2 s are over.
-CONFIRM_S = 1.5
-SILENCE_S = 2.0
+# Later than this a heartbeat counts for the brake: nodes that are cut off together fall silent together, but
+# become suspect up to one heartbeat apart.
+LATE_S = 0.25
+# Since its stream broke; a stream that only falls silent has been so for 2 heartbeats already (decision 0009).
+SILENCE_S = 1.0
+# Witnesses need 0.5 s for their five tries: asked now, their word is fresh when that second is over.
+CONFIRM_S = 0.5
 SILENCE_ALONE_S = 6.0  # Nobody can testify.
 HEARTBEATS_ALONE = 3  # The same in large clusters, whose heartbeats are rarer.
 ASK_AGAIN_S = 1.0  # Nobody answered: perhaps somebody does now.
@@ -47,7 +51,7 @@ class NodeLife:
     state: NodeState
     why: str  # In words: "silent for 2.1 s, 3 witnesses cannot reach it".
     since_s: float
-    quiet_since_s: float  # When it was last heard, or could have been.
+    quiet_since_s: float  # When it was last heard, its stream broke, or it could have been heard.
     held: str = ""  # Why its pods may not be replaced although it is DOWN; empty if they may.
     was_heard: bool = True  # By this leader.
     is_declared_lost: bool = False
@@ -78,6 +82,7 @@ class Liveness:
         self._heard: dict[str, None] = {}
         self._away: dict[str, None] = dict.fromkeys(self.nodes)
         self._troubled_s: dict[str, float] = {}  # Suspect or down: silent since when.
+        self._is_verdict = False  # In this tick.
         self._alarm_agents = ""
         self._called_s = elected_s
         self._inquired: dict[int, NodeLife] = {}  # By request.
@@ -116,6 +121,8 @@ class Liveness:
         if restarting:
             self._become(life, NodeState.RESTARTING, "its agent restarts", now_s)
         elif life.state is NodeState.READY:
+            # It lived until now, however long ago its last heartbeat was; unless the next one was due.
+            life.quiet_since_s = min(now_s, life.quiet_since_s + self.heartbeat_s)
             self._become(life, NodeState.SUSPECT, "its stream broke", now_s)
 
     def witness_result(self, *, request: int, witness: str, alive: bool, now_s: float) -> None:
@@ -159,6 +166,7 @@ class Liveness:
     def tick(self, now_s: float) -> list[AskWitnesses]:
         """Judge. Afterwards `nodes`, `alarms` and `replacement_budget` say what is held now."""
         self._notice_pause(now_s)
+        self._is_verdict = False
         for name in list(self._heard):
             silence_s = now_s - self.nodes[name].quiet_since_s
             if silence_s <= HEARTBEATS_MISSED * self.heartbeat_s + _ROUNDING_S:
@@ -231,7 +239,7 @@ class Liveness:
                 witnesses = "1 witness" if count == 1 else f"{count} witnesses"
                 if life.state is NodeState.AGENT_LOST:
                     # Its host answered until just now: for the brake it falls silent today.
-                    life.quiet_since_s = now_s - COUNTS_AFTER_S
+                    life.quiet_since_s = now_s
                 self._become(life, NodeState.DOWN, f"{heard}, {witnesses} cannot reach it", now_s)
         elif life.state is NodeState.SUSPECT and now_s >= self._alone_s(life):
             self._become(life, NodeState.DOWN, f"{heard}, nobody can testify", now_s)
@@ -318,12 +326,26 @@ class Liveness:
 
     def _apply_brake(self, now_s: float) -> None:
         was = self._brake.reason
-        declared = sum(life.is_declared_lost for life in self.nodes.values()) if self._troubled_s else 0
-        self._brake.judge(self._troubled_s, len(self.nodes) - declared, now_s)
+        silent_s = self._troubled_s
+        declared = 0
+        if silent_s:
+            declared = sum(life.is_declared_lost for life in self.nodes.values())
+            silent_s = silent_s | self._late_s(now_s)
+        self._brake.judge(silent_s, len(self.nodes) - declared, now_s, is_verdict=self._is_verdict)
         reason = self._brake.reason
         if reason or was:
             for name in self._troubled_s:
                 self.nodes[name].held = reason
+
+    def _late_s(self, now_s: float) -> dict[str, float]:
+        """Since when each ready node is silent whose heartbeat is late."""
+        late_s: dict[str, float] = {}
+        for name in self._heard:
+            quiet_since_s = self.nodes[name].quiet_since_s
+            if now_s - quiet_since_s <= self.heartbeat_s + LATE_S:
+                break
+            late_s[name] = quiet_since_s
+        return late_s
 
     def _is_ready(self, node: str) -> bool:
         life = self.nodes.get(node)
@@ -339,6 +361,7 @@ class Liveness:
 
     def _become(self, life: NodeLife, state: NodeState, why: str, now_s: float) -> None:
         life.state, life.why, life.since_s = state, why, now_s
+        self._is_verdict |= state is NodeState.DOWN
         if state not in (NodeState.SUSPECT, NodeState.AGENT_LOST):
             self._drop_inquiry(life)
         for names in (self._heard, self._away):

@@ -13,7 +13,7 @@ from tests.e2e.watch import ContainerWatch
 
 WEB = "Deployment/web"
 PODS = 6
-# Verdict after 2 s and starting; the tests' machine may be busy. The exact times are measured in bench/.
+# Verdict after 1 to 2.5 s and starting; the tests' machine may be busy. The exact times are measured in bench/.
 REPLACED_S = 20.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -95,16 +96,20 @@ FIVE = ("n1", "n2", "n3", "n4", "n5")
 
 
 class TestDeadHost:
-    def test_a_killed_host_is_suspect_at_once_and_down_after_two_seconds(self) -> None:
+    @pytest.mark.parametrize("since_its_heartbeat_s", [0.0, 0.3, 0.9])
+    def test_a_killed_host_is_suspect_at_once_and_down_after_a_second(
+        self, since_its_heartbeat_s: float
+    ) -> None:
         it = Situation(*FIVE)
+        it.run(since_its_heartbeat_s)
         it.kill("n1")
         assert it["n1"].state is NodeState.SUSPECT
         assert it["n1"].why == "its stream broke"
 
         took_s = it.run(3, it.is_in("n1", NodeState.DOWN))
 
-        assert took_s <= 2.0
-        assert it["n1"].why == "silent for 2.0 s, 3 witnesses cannot reach it"
+        assert took_s == pytest.approx(1.1, abs=0.11)
+        assert re.fullmatch(r"silent for 1\.[01] s, 3 witnesses cannot reach it", it["n1"].why)
         assert it["n1"].held == ""
         assert it.live.replacement_budget(it.now_s) is None
 
@@ -116,18 +121,27 @@ class TestDeadHost:
         assert it["n1"].why == "2 heartbeats missed"
         assert it.run(3, it.is_in("n1", NodeState.DOWN)) == pytest.approx(0.5, abs=0.11)
 
-    def test_no_verdict_falls_before_two_seconds_of_silence(self) -> None:
+    def test_a_stream_that_breaks_late_on_a_cut_link_makes_no_verdict_later(self) -> None:
         it = Situation(*FIVE)
+        it.cut("n1")
+        it.run(1.9)
+        it.live.stream_ended("n1", it.now_s, restarting=False)
+
+        assert it.run(3, it.is_in("n1", NodeState.DOWN)) <= 0.6
+
+    def test_no_verdict_falls_before_a_second_of_silence(self) -> None:
+        it = Situation(*FIVE)
+        it.run(0.9)
         it.kill("n1")
 
-        it.run(1.8)
+        it.run(0.9)
 
         assert it["n1"].state is NodeState.SUSPECT
 
     def test_the_verdict_rests_on_fresh_answers(self) -> None:
         """The host blinks: nobody reaches it at first, everybody when asked again."""
         it = Situation(*FIVE)
-        blinked_s = it.now_s + 1
+        blinked_s = it.now_s + 0.5
         it.says = lambda _witness, _node: it.now_s >= blinked_s
         it.kill("n1")
 
@@ -280,7 +294,7 @@ class TestAgentLost:
         it.says = lambda _witness, _node: it.now_s < gone_s
         it.kill("n1")
 
-        assert it.run(5, it.is_in("n1", NodeState.DOWN)) <= 2.6
+        assert it.run(5, it.is_in("n1", NodeState.DOWN)) <= 1.6
 
     def test_when_nobody_testifies_any_more_it_stays(self) -> None:
         it = Situation(*FIVE)
@@ -303,7 +317,7 @@ class TestRestart:
         it.run(59)
         assert it["n1"].state is NodeState.RESTARTING
         assert it.asked == []
-        assert it.run(5, it.is_in("n1", NodeState.DOWN)) == pytest.approx(3.0, abs=0.2)
+        assert it.run(5, it.is_in("n1", NodeState.DOWN)) == pytest.approx(2.0, abs=0.2)
 
     def test_who_is_back_in_time_is_ready(self) -> None:
         it = Situation(*FIVE)
@@ -404,6 +418,26 @@ class TestBrake:
         for _ in range(60):
             it.run(STEP_S)
             assert all(life.held for life in it.live.nodes.values() if life.state is NodeState.DOWN)
+
+    def test_nodes_that_are_cut_off_together_are_held_whenever_each_was_last_heard(self) -> None:
+        it = Situation("n1", "n2", "n3", "n4")
+        it._beats_s["n2"] += 0.1  # Just before the cut n1 is heard, and n2 0.9 s earlier.
+        it.run(5)
+        it.cut("n1", "n2")
+        it.run(5, lambda: it["n1"].state is NodeState.DOWN or it["n2"].state is NodeState.DOWN)
+
+        assert all(life.held for life in it.live.nodes.values() if life.state is NodeState.DOWN)
+
+    def test_an_agent_that_stumbles_after_another_nodes_death_does_not_pull_it(self) -> None:
+        it = Situation("n1", "n2", "n3")
+        it.kill("n1")
+        it.run(5)
+        it.kill("n2")
+        it.run(0.4)
+        it.back("n2")
+        it.run(5)
+
+        assert it.live.alarms == ()
 
     def test_two_of_five_are_replaced(self) -> None:
         it = Situation(*FIVE)
