@@ -18,7 +18,8 @@ import structlog
 from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2_grpc
 from manager.commit import FencedError
-from manager.control_api.documents import ConflictError, NotFoundError, RefusedError
+from manager.control_api.documents import NotFoundError, RefusedError
+from manager.control_api.swap import ConflictError
 from manager.dispatcher.attached import StreamFailedError
 from manager.leader import Leadership
 from manager.store.port import StoreError, StoreFullError, StoreVersionError
@@ -185,15 +186,16 @@ async def _pass_on(context: Context, error: grpc.aio.AioRpcError) -> NoReturn:
     raise AssertionError("abort returns never")
 
 
-async def abort(context: Context, error: Exception) -> NoReturn:
-    """End the call with the status code and the words for `error`."""
+async def abort(context: Context, error: Exception, *, note: str = "") -> NoReturn:
+    """End the call with the status code and the words for `error`, followed by `note`."""
     if isinstance(error, grpc.aio.AbortError):
         raise error
     for kind, code in _CODES:
         if isinstance(error, kind):
-            await context.abort(code, str(error))
+            await context.abort(code, f"{error}{note}")
     log.error("call.failed", exc_info=error)
     await context.abort(
-        grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error} (a fault of the manager; see its log)"
+        grpc.StatusCode.INTERNAL,
+        f"{type(error).__name__}: {error} (a fault of the manager; see its log){note}",
     )
     raise AssertionError("abort returns never")

@@ -15,15 +15,9 @@ from bayplan.resources.document import Resource, parse_json
 from bayplan.resources.kinds import find_kind
 from bayplan.resources.problems import DocumentError
 from bayplan.v1 import control_pb2 as api
+from manager.control_api.swap import ConflictError, retried, swap
 from manager.store import keys, records
-from manager.store.port import Compare, DeleteKey, Field, Put, Store, UnknownOutcomeError
-
-# A write that lost its race against another client is tried again when it asked for no version.
-_RACES_MAX = 5
-
-
-class ConflictError(Exception):
-    """Somebody else changed the document first."""
+from manager.store.port import Compare, DeleteKey, Field, Store
 
 
 class NotFoundError(Exception):
@@ -81,7 +75,8 @@ class Documents:
         """Create or change one document. Raises ConflictError, RefusedError, StoreError."""
         place = place_of(resource)
         document = resource.to_json_dict()
-        for _ in range(_RACES_MAX):
+
+        async def attempt() -> api.Applied | None:
             found = await self.find(place)
             _check_expected(place, found, expected_version)
             if found is not None and found.stored.deleting:
@@ -89,12 +84,11 @@ class Documents:
                     f"{_words(place)} is still being deleted: its last pods are stopping; try again in a moment"
                 )
             result, stored = self._next(found, document)
-            version = found.version if found is not None else 0
+            version: int | None = found.version if found is not None else 0
             if result != "unchanged" and not dry_run:
-                written = await self._swap(place, found, stored)
-                if written is None:
-                    continue
-                version = written
+                version = await self._swap(place, found, stored)
+            if version is None:
+                return None
             return api.Applied(
                 kind=place[0],
                 namespace=place[1],
@@ -104,7 +98,8 @@ class Documents:
                 warnings=warnings,
                 generation=stored.generation,
             )
-        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+
+        return await retried(_words(place), attempt)
 
     def _next(self, found: Found | None, document: dict[str, Any]) -> tuple[str, records.StoredDocument]:
         if found is None:
@@ -126,31 +121,19 @@ class Documents:
         self, place: tuple[str, str, str], found: Found | None, stored: records.StoredDocument
     ) -> int | None:
         """The new version, or None when another client was faster."""
-        key = keys.resource(*place)
         value = records.encode_document(stored)
-        guard = Compare(key=key, field=Field.MOD_REVISION, to=found.version if found else 0)
-        try:
-            result = await self._store.txn([guard], [Put(key=key, value=value)])
-        except UnknownOutcomeError:
-            # It may have been done: then the value stands there, and the guard fails.
-            result = await self._store.txn([guard], [Put(key=key, value=value)])
-            if not result.succeeded and key in result.found and result.found[key].value == value:
-                return result.found[key].mod_revision
-        return result.revision if result.succeeded else None
+        return await swap(self._store, keys.resource(*place), value, version=found.version if found else 0)
 
     async def remove(self, place: tuple[str, str, str], expected_version: int) -> Found:
         """Delete a document that has no pods, at once. Raises NotFoundError, ConflictError."""
-        key = _key(place)
-        for _ in range(_RACES_MAX):
-            found = await self.find(place)
-            if found is None:
-                raise NotFoundError(f"{_words(place)} does not exist")
-            _check_expected(place, found, expected_version)
-            guard = Compare(key=key, field=Field.MOD_REVISION, to=found.version)
-            result = await self._store.txn([guard], [DeleteKey(key=key)])
-            if result.succeeded:
-                return replace(found, version=result.revision)
-        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+
+        async def attempt() -> Found | None:
+            found = await self._existing(place, expected_version)
+            guard = Compare(key=_key(place), field=Field.MOD_REVISION, to=found.version)
+            result = await self._store.txn([guard], [DeleteKey(key=_key(place))])
+            return replace(found, version=result.revision) if result.succeeded else None
+
+        return await retried(_words(place), attempt)
 
     async def change(
         self,
@@ -160,18 +143,23 @@ class Documents:
         expected_version: int = 0,
     ) -> tuple[Found, records.StoredDocument, int]:
         """Edit one document; returns (before, after, version). Raises NotFoundError, ConflictError."""
-        for _ in range(_RACES_MAX):
-            found = await self.find(place)
-            if found is None:
-                raise NotFoundError(f"{_words(place)} does not exist")
-            _check_expected(place, found, expected_version)
+
+        async def attempt() -> tuple[Found, records.StoredDocument, int] | None:
+            found = await self._existing(place, expected_version)
             stored = edit(found.stored)
             if stored == found.stored:
                 return found, stored, found.version
             version = await self._swap(place, found, stored)
-            if version is not None:
-                return found, stored, version
-        raise ConflictError(f"{_words(place)} is being changed by others all the time; try again")
+            return None if version is None else (found, stored, version)
+
+        return await retried(_words(place), attempt)
+
+    async def _existing(self, place: tuple[str, str, str], expected_version: int) -> Found:
+        found = await self.find(place)
+        if found is None:
+            raise NotFoundError(f"{_words(place)} does not exist")
+        _check_expected(place, found, expected_version)
+        return found
 
 
 def _check_expected(place: tuple[str, str, str], found: Found | None, expected_version: int) -> None:

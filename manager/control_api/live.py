@@ -7,7 +7,11 @@ seen elsewhere; what the leader does not know yet is said (`complete: false`), n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from bayplan.model.nodes import NodeState
 from bayplan.v1 import control_pb2 as api
@@ -20,6 +24,9 @@ from manager.store.port import StoreUnavailableError
 CATCH_UP_S = 3.0
 # Watchers see changes in batches: a burst of a thousand pods is a handful of messages.
 WATCH_EVERY_S = 0.1
+
+_Key = TypeVar("_Key", str, tuple[str, str, str])
+_Shown = TypeVar("_Shown", bound=Message)
 
 
 async def caught_up(leadership: Leadership, seen: api.Mark) -> None:
@@ -150,43 +157,43 @@ async def watch_pods(
     leadership: Leadership, request: api.ListPodsRequest
 ) -> AsyncGenerator[api.PodsEvent, None]:
     """All that match first, then what changes."""
-    known: dict[str, bytes] = {}
-    is_initial = True
-    while not leadership.is_over:
-        listed = {pod.uid: pod for pod in pods(leadership, request)}
-        packed = {uid: pod.SerializeToString(deterministic=True) for uid, pod in listed.items()}
-        changed = [pod for uid, pod in listed.items() if known.get(uid) != packed[uid]]
-        deleted = known.keys() - listed.keys()
-        if is_initial or changed or deleted:
-            yield api.PodsEvent(
-                mark=leadership.mark(), initial=is_initial, pods=changed, deleted=sorted(deleted)
-            )
-        known, is_initial = packed, False
-        await leadership.loop.wait_changed()
-        await asyncio.sleep(WATCH_EVERY_S)
+    looks = _changes(leadership, lambda: {pod.uid: pod for pod in pods(leadership, request)})
+    async with aclosing(looks):
+        async for is_initial, changed, deleted in looks:
+            yield api.PodsEvent(mark=leadership.mark(), initial=is_initial, pods=changed, deleted=deleted)
 
 
 async def watch_documents(
     leadership: Leadership, request: api.ListRequest
 ) -> AsyncGenerator[api.WatchEvent, None]:
     """All that match first, then what changes."""
-    known: dict[tuple[str, str, str], bytes] = {}
-    is_initial = True
-    while not leadership.is_over:
-        listed = {
-            (document.kind, document.namespace, document.name): document
-            for document in documents(leadership, request)
-        }
-        packed = {place: each.SerializeToString(deterministic=True) for place, each in listed.items()}
-        changed = [each for place, each in listed.items() if known.get(place) != packed[place]]
-        deleted = [
-            api.Document(kind=kind, namespace=namespace, name=name)
-            for kind, namespace, name in sorted(known.keys() - listed.keys())
-        ]
-        if is_initial or changed or deleted:
+    looks = _changes(
+        leadership,
+        lambda: {(each.kind, each.namespace, each.name): each for each in documents(leadership, request)},
+    )
+    async with aclosing(looks):
+        async for is_initial, changed, gone in looks:
+            deleted = [
+                api.Document(kind=kind, namespace=namespace, name=name) for kind, namespace, name in gone
+            ]
             yield api.WatchEvent(
                 mark=leadership.mark(), initial=is_initial, documents=changed, deleted=deleted
             )
+
+
+async def _changes(
+    leadership: Leadership, look: Callable[[], dict[_Key, _Shown]]
+) -> AsyncGenerator[tuple[bool, list[_Shown], list[_Key]], None]:
+    """(is it the first, what is new or changed, what is gone) whenever `look` shows something else."""
+    known: dict[_Key, bytes] = {}
+    is_initial = True
+    while not leadership.is_over:
+        shown = look()
+        packed = {key: each.SerializeToString(deterministic=True) for key, each in shown.items()}
+        changed = [each for key, each in shown.items() if known.get(key) != packed[key]]
+        gone = sorted(known.keys() - shown.keys())
+        if is_initial or changed or gone:
+            yield is_initial, changed, gone
         known, is_initial = packed, False
         await leadership.loop.wait_changed()
         await asyncio.sleep(WATCH_EVERY_S)

@@ -9,11 +9,11 @@ from typing import get_args
 from bayplan.model.names import is_name
 from bayplan.model.nodes import NodeIntent, Taint, TaintEffect
 from bayplan.v1 import control_pb2 as api
-from manager.control_api.documents import ConflictError, NotFoundError, RefusedError
+from manager.control_api.documents import NotFoundError, RefusedError
+from manager.control_api.swap import retried, swap
 from manager.store import keys, records
-from manager.store.port import Compare, Field, Put, Store
+from manager.store.port import Store
 
-_RACES_MAX = 5
 # Kubernetes' syntax of label keys and values.
 _KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -27,22 +27,23 @@ async def edit_node(store: Store, request: api.UpdateNodeRequest) -> tuple[bool,
     _check(request)
     if not is_name(request.name):
         raise NotFoundError(f"node {request.name[:80]!r} does not exist")
-    for _ in range(_RACES_MAX):
+    key = keys.node_intent(request.name)
+
+    async def attempt() -> tuple[bool, int] | None:
         registered = await store.get(keys.node(request.name))
         if registered is None:
             raise NotFoundError(f"node {request.name} does not exist")
         facts = records.decode_node(registered.value)
-        key = keys.node_intent(request.name)
         found = await store.get(key)
+        version = found.mod_revision if found is not None else 0
         before = records.decode_node_intent(found.value) if found is not None else NodeIntent()
         after = _edited(before, request, facts.boot_id)
         if after == before:
-            return False, found.mod_revision if found is not None else 0
-        guard = Compare(key=key, field=Field.MOD_REVISION, to=found.mod_revision if found else 0)
-        result = await store.txn([guard], [Put(key=key, value=records.encode_node_intent(after))])
-        if result.succeeded:
-            return True, result.revision
-    raise ConflictError(f"node {request.name} is being changed by others all the time; try again")
+            return False, version
+        written = await swap(store, key, records.encode_node_intent(after), version=version)
+        return None if written is None else (True, written)
+
+    return await retried(f"node {request.name}", attempt)
 
 
 def _edited(intent: NodeIntent, request: api.UpdateNodeRequest, boot_id: str) -> NodeIntent:

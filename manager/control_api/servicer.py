@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -35,6 +35,19 @@ from manager.store.port import Store
 # One request; `bay apply` sends more documents in several.
 DOCUMENTS_MAX = 500
 WORKLOAD_KINDS = frozenset({"Deployment"})
+NAMED_MAX = 5
+
+_Reply = TypeVar("_Reply")
+
+
+class _Asking(Protocol):
+    """A request that says how recent an answer its client has seen."""
+
+    @property
+    def seen(self) -> api.Mark: ...
+
+
+_Request = TypeVar("_Request", bound=_Asking)
 
 
 class Identity(Cluster, Protocol):
@@ -77,15 +90,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         if problems:
             await _refuse(context, problems)
         expected = request.expected_version if len(request.documents) == 1 else 0
+        applied: list[api.Applied] = []
         try:
-            applied = [
-                await self._documents.apply(
+            for _, each in sorted(parsed.items()):
+                done = await self._documents.apply(
                     each.resource, each.warnings, expected_version=expected, dry_run=request.dry_run
                 )
-                for _, each in sorted(parsed.items())
-            ]
+                applied.append(done)
         except Exception as error:  # noqa: BLE001 - every error becomes a status code
-            await abort(context, error)
+            await abort(context, error, note="" if request.dry_run else _written_before(applied))
         revision = max(each.version for each in applied)
         return api.ApplyReply(mark=self._manager.mark(revision), applied=applied)
 
@@ -170,13 +183,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Get(self, request: api.GetRequest, context: Context) -> api.GetReply:
         """One document."""
-
-        async def answer(leadership: Leadership) -> api.GetReply:
-            await live.caught_up(leadership, request.seen)
-            return api.GetReply(mark=leadership.mark(), document=live.document(leadership, request))
-
         if self._is_led():
-            return await self._calls.led(context, "Get", request, answer)
+            return await self._answer(
+                context,
+                "Get",
+                request,
+                lambda led: api.GetReply(mark=led.mark(), document=live.document(led, request)),
+            )
         try:
             place = (kind_named(request.kind), request.namespace or "default", request.name)
             found = await self._documents.find(place)
@@ -188,13 +201,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def List(self, request: api.ListRequest, context: Context) -> api.ListReply:
         """Documents of a kind."""
-
-        async def answer(leadership: Leadership) -> api.ListReply:
-            await live.caught_up(leadership, request.seen)
-            return api.ListReply(mark=leadership.mark(), documents=live.documents(leadership, request))
-
         if self._is_led():
-            return await self._calls.led(context, "List", request, answer)
+            return await self._answer(
+                context,
+                "List",
+                request,
+                lambda led: api.ListReply(mark=led.mark(), documents=live.documents(led, request)),
+            )
         try:
             kind = kind_named(request.kind) if request.kind else ""
             found, revision = await self._documents.list_all(kind, request.namespace)
@@ -218,14 +231,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Watch(self, request: api.ListRequest, context: Context) -> AsyncIterator[api.WatchEvent]:
         """Documents, as they change."""
-
-        async def answer(leadership: Leadership) -> AsyncGenerator[api.WatchEvent, None]:
-            await live.caught_up(leadership, request.seen)
-            async with aclosing(live.watch_documents(leadership, request)) as events:
-                async for event in events:
-                    yield event
-
-        async with aclosing(self._calls.led_stream(context, "Watch", request, answer)) as events:
+        async with aclosing(self._watch(context, "Watch", request, live.watch_documents)) as events:
             async for event in events:
                 yield event
 
@@ -233,46 +239,38 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def ListPods(self, request: api.ListPodsRequest, context: Context) -> api.ListPodsReply:
         """Pods."""
-
-        async def answer(leadership: Leadership) -> api.ListPodsReply:
-            await live.caught_up(leadership, request.seen)
-            return api.ListPodsReply(mark=leadership.mark(), pods=live.pods(leadership, request))
-
-        return await self._calls.led(context, "ListPods", request, answer)
+        return await self._answer(
+            context,
+            "ListPods",
+            request,
+            lambda led: api.ListPodsReply(mark=led.mark(), pods=live.pods(led, request)),
+        )
 
     async def WatchPods(self, request: api.ListPodsRequest, context: Context) -> AsyncIterator[api.PodsEvent]:
         """Pods, as they change."""
-
-        async def answer(leadership: Leadership) -> AsyncGenerator[api.PodsEvent, None]:
-            await live.caught_up(leadership, request.seen)
-            async with aclosing(live.watch_pods(leadership, request)) as events:
-                async for event in events:
-                    yield event
-
-        async with aclosing(self._calls.led_stream(context, "WatchPods", request, answer)) as events:
+        async with aclosing(self._watch(context, "WatchPods", request, live.watch_pods)) as events:
             async for event in events:
                 yield event
 
     async def ListNodes(self, request: api.ListNodesRequest, context: Context) -> api.ListNodesReply:
         """Nodes."""
-
-        async def answer(leadership: Leadership) -> api.ListNodesReply:
-            await live.caught_up(leadership, request.seen)
-            return api.ListNodesReply(mark=leadership.mark(), nodes=live.nodes(leadership, request.name))
-
-        return await self._calls.led(context, "ListNodes", request, answer)
+        return await self._answer(
+            context,
+            "ListNodes",
+            request,
+            lambda led: api.ListNodesReply(mark=led.mark(), nodes=live.nodes(led, request.name)),
+        )
 
     async def ListEvents(self, request: api.ListEventsRequest, context: Context) -> api.ListEventsReply:
         """Events, oldest first."""
 
-        async def answer(leadership: Leadership) -> api.ListEventsReply:
-            await live.caught_up(leadership, request.seen)
+        def answer(leadership: Leadership) -> api.ListEventsReply:
             listed = leadership.events.select(
                 namespace=request.namespace, obj=request.object, since_ms=request.since_ms
             )
             return api.ListEventsReply(mark=leadership.mark(), events=listed)
 
-        return await self._calls.led(context, "ListEvents", request, answer)
+        return await self._answer(context, "ListEvents", request, answer)
 
     async def WatchEvents(self, request: api.ListEventsRequest, context: Context) -> AsyncIterator[api.Event]:
         """New events."""
@@ -289,12 +287,37 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Why(self, request: api.WhyRequest, context: Context) -> api.WhyReply:
         """The decisions about a pod's slot."""
+        return await self._answer(context, "Why", request, lambda led: live.why(led, request))
 
-        async def answer(leadership: Leadership) -> api.WhyReply:
+    async def _answer(
+        self, context: Context, method: str, request: _Request, answer: Callable[[Leadership], _Reply]
+    ) -> _Reply:
+        """The leader's, given from memory once it knows what the client has seen."""
+
+        async def when_caught_up(leadership: Leadership) -> _Reply:
             await live.caught_up(leadership, request.seen)
-            return live.why(leadership, request)
+            return answer(leadership)
 
-        return await self._calls.led(context, "Why", request, answer)
+        return await self._calls.led(context, method, request, when_caught_up)
+
+    async def _watch(
+        self,
+        context: Context,
+        method: str,
+        request: _Request,
+        watch: Callable[[Leadership, _Request], AsyncGenerator[_Reply, None]],
+    ) -> AsyncGenerator[_Reply, None]:
+        """The same for a stream."""
+
+        async def when_caught_up(leadership: Leadership) -> AsyncGenerator[_Reply, None]:
+            await live.caught_up(leadership, request.seen)
+            async with aclosing(watch(leadership, request)) as events:
+                async for event in events:
+                    yield event
+
+        async with aclosing(self._calls.led_stream(context, method, request, when_caught_up)) as events:
+            async for event in events:
+                yield event
 
     async def Logs(self, request: api.LogsRequest, context: Context) -> AsyncIterator[api.LogChunk]:
         """Of a pod, or of a node's agent."""
@@ -375,6 +398,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             return api.AcceptRestoreReply(mark=mark)
 
         return await self._calls.led(context, "AcceptRestore", request, answer)
+
+
+def _written_before(applied: list[api.Applied]) -> str:
+    """Which documents of the request were written before one failed, as the end of a sentence."""
+    names = [f"{each.kind} {each.namespace}/{each.name}" for each in applied if each.result != "unchanged"]
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    return f" (already written by this request: {', '.join(names[:NAMED_MAX])}{more}; apply it again)"
 
 
 async def _refuse(context: Context, problems: list[tuple[int, str, str]]) -> NoReturn:

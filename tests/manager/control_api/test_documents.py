@@ -175,6 +175,21 @@ class TestDelete:
             assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
             assert "still being deleted" in (error.details() or "")
 
+    async def test_says_what_an_apply_had_written_before_it_was_refused(self) -> None:
+        async with a_world() as world:
+            node = await world.agent("n1")
+            await world.apply(a_deployment())
+            await world.until(lambda: len(node.statuses) == 2)
+            node.is_idle = True
+            await world.control().Delete(api.DeleteRequest(kind="Deployment", name="web"))
+            both = [a_deployment("new"), a_deployment()]
+            error = await refusal(world.control().Apply(api.ApplyRequest(documents=both)))
+
+            assert stored(world, "new").generation == 1
+            assert (error.details() or "").endswith(
+                "(already written by this request: Deployment default/new; apply it again)"
+            )
+
     async def test_never_removes_a_new_document_of_the_same_name(self) -> None:
         """The leader's watch is behind: it must not delete the name a second time."""
         async with a_world(2) as world:

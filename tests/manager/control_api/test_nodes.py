@@ -66,6 +66,17 @@ class TestUpdateNode:
 
             assert (await refusal(update(world, name, drain=True))).code() is grpc.StatusCode.NOT_FOUND
 
+    async def test_is_done_once_when_the_reply_of_the_store_is_lost(self) -> None:
+        async with a_world(2) as world:
+            await world.agent("n1")
+            world.etcd.drop_next_reply(world.follower)
+            reply = await world.control(world.follower).UpdateNode(
+                api.UpdateNodeRequest(name="n1", unschedulable=True)
+            )
+
+            assert reply.changed
+            assert (await node(world)).unschedulable
+
     async def test_says_whether_anything_changed(self) -> None:
         async with a_world() as world:
             await world.agent("n1")
