@@ -32,6 +32,7 @@ class Ending:
     finished_s: float = 0.0
     container_id: str = ""
     last_log_lines: str = ""
+    last_words: str = ""  # The last line of its stderr, else of its stdout: the two arrive in no sure order.
 
     @property
     def is_success(self) -> bool:
@@ -42,9 +43,7 @@ class Ending:
         """For people, e.g. `exit 127: "gunicorn: not found"`."""
         if self.reason == GONE:
             return self.message
-        words = self.message
-        if not words and self.last_log_lines:
-            words = '"' + self.last_log_lines.rstrip().rsplit("\n", 1)[-1].strip() + '"'
+        words = self.message or (f'"{self.last_words}"' if self.last_words else "")
         what = f"exit {self.code}"
         if self.reason == OOM_KILLED:
             what += " (out of memory)"

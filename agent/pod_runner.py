@@ -296,6 +296,7 @@ class PodRunner:
             self._end(steps.gone(self._memory, noticed_s=self._bench.wall_s()))
             return
         is_error = container.exit_code != 0 or container.oom_killed
+        tail, last_words = await self._log_tail(container) if is_error else ("", "")
         self._end(
             Ending(
                 attempt=steps.attempt_of(container),
@@ -305,7 +306,8 @@ class PodRunner:
                 started_s=container.started_s,
                 finished_s=container.finished_s,
                 container_id=container.id,
-                last_log_lines=await self._log_tail(container) if is_error else "",
+                last_log_lines=tail,
+                last_words=last_words,
             )
         )
 
@@ -320,9 +322,9 @@ class PodRunner:
             await call
         await self._bench.engine.look(container.id)
 
-    async def _log_tail(self, container: Container) -> str:
-        """The last lines, for people who ask why; nothing if the engine has none to give."""
-        tail = b""
+    async def _log_tail(self, container: Container) -> tuple[str, str]:
+        """The last lines and the last words, for people who ask why; empty if the engine has none to give."""
+        tail = said = complained = b""
         with contextlib.suppress(EngineError, TimeoutError):
             outputs = self._bench.runtime.logs(
                 container.id, follow=False, tail=LOG_TAIL_LINES, since_s=0.0, timestamps=False
@@ -330,7 +332,12 @@ class PodRunner:
             async with asyncio.timeout(LOG_TAIL_TIMEOUT_S), closed_after(outputs):
                 async for output in outputs:
                     tail = (tail + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
-        return tail.decode(errors="replace")
+                    if output.is_stderr:
+                        complained = (complained + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
+                    else:
+                        said = (said + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
+        last = (complained.strip() or said.strip()).rpartition(b"\n")[2]
+        return tail.decode(errors="replace"), last.decode(errors="replace").strip()
 
     def _container_spec(self, attempt: int) -> ContainerSpec:
         template, assignment = self._spec.containers[0], self.assignment

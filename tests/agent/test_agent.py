@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.port import ContainerState
+from agent.runtime.port import ContainerState, Output
 from agent.runtime.simulated_images import Program
 from bayplan.v1 import agent_link_pb2 as pb
 from tests.agent.scripted_manager import a_pod, a_world, crashing, until
@@ -87,6 +87,20 @@ class TestFailures:
             await asyncio.sleep(20)
             # 1 + 2 + 4 + 8 s of pauses.
             assert world.manager.statuses["u1.0.1"].containers[0].restarts == 4
+
+    async def test_what_it_wrote_to_stderr_is_the_reason_whatever_arrives_last(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            output = (
+                Output(data=b"no database at db:5432\n", is_stderr=True),
+                Output(data=b"request 17 done\n"),
+            )
+            world.registry.push("bad:1", Program(runs_s=0.1, exit_code=3, output=output))
+            world.manager.assign(a_pod(image="bad:1"), full=True)
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).reason)
+            status = world.manager.statuses["u1.0.1"]
+            assert status.message == 'exit 3: "no database at db:5432"'
+            lines = status.containers[0].last_exit.last_log_lines
+            assert lines == "no database at db:5432\nrequest 17 done\n"
 
     async def test_a_command_that_is_not_there_says_so(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
