@@ -1,124 +1,44 @@
 """What every runtime promises: one suite for the simulated engine and for real Docker.
 
-A test module subclasses `RuntimeContract` and gives the fixture `world`. Commands are real shell
-commands; the simulated engine is told what they do.
+A test module subclasses `RuntimeContract` and gives the fixture `world`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Protocol
 
 import pytest
 
 from agent.runtime.port import (
     LABEL_EPOCH,
     LABEL_POD,
-    Container,
     ContainerGoneError,
-    ContainerSpec,
     ContainerState,
     CreateError,
     EngineError,
     ImageError,
-    Output,
-    Runtime,
     StartError,
 )
-
-CLUSTER = "test-cluster"
-NODE = "n1"
-MIB = 1024 * 1024
-
-# Ends with 0 when it gets SIGTERM.
-FOREVER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
-IGNORES_SIGTERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
-EXITS_3 = ("sh", "-c", "exit 3")
-NO_SUCH_PROGRAM = ("no-such-program",)
-HOG = ("tail", "/dev/zero")  # Keeps what it reads until it has seen a line.
-BUSY = ("sh", "-c", "while :; do :; done")
-TALKS = ("sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three")
-
-EXEC_FAILS = ("sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 7")
-EXEC_CAT = ("cat",)
-EXEC_SIZE = ("sh", "-c", "sleep 0.5; stty size")
-
-
-class World(Protocol):
-    """A runtime's surroundings, and what a test does there behind the agent's back."""
-
-    runtime: Runtime
-    image: str  # On the host, in no registry.
-    registry: str  # Where `push` pushes to, host and port.
-
-    def another_agent(self, *, node: str) -> Runtime:
-        """Another client of the same engine; closed with the world."""
-        ...
-
-    async def push(self, name: str) -> None:
-        """Offer an image in the registry; it is not on the host."""
-        ...
-
-    async def stop_registry(self) -> None: ...
-
-    async def kill_container(self, container_id: str) -> None: ...
-
-    async def remove_container(self, container_id: str) -> None: ...
-
-    async def pause(self, container_id: str) -> None: ...
-
-    async def add_foreign(self, name: str) -> str:
-        """A running container that is not ours; returns its id."""
-        ...
-
-    async def is_running(self, container_id: str) -> bool: ...
+from tests.contracts.runtime_streams import StreamContract
+from tests.contracts.runtime_world import (
+    BUSY,
+    EXITS_3,
+    HOG,
+    IGNORES_SIGTERM,
+    MIB,
+    NO_SUCH_PROGRAM,
+    NODE,
+    World,
+    ended,
+    eventually,
+    spec,
+    started,
+    text_of,
+)
 
 
-def spec(
-    world: World, name: str = "web", command: tuple[str, ...] = FOREVER, memory_limit_bytes: int = 0
-) -> ContainerSpec:
-    return ContainerSpec(
-        name=f"bay-contract-{name}",
-        image=world.image,
-        labels={LABEL_POD: f"uid.{name}.1", LABEL_EPOCH: "5"},
-        command=command,
-        memory_limit_bytes=memory_limit_bytes,
-    )
-
-
-async def started(
-    world: World, name: str = "web", command: tuple[str, ...] = FOREVER, memory_limit_bytes: int = 0
-) -> Container:
-    made = await world.runtime.create(spec(world, name, command, memory_limit_bytes))
-    await world.runtime.start(made.id)
-    return await world.runtime.inspect(made.id)
-
-
-async def ended(world: World, container: Container) -> Container:
-    async def has_ended() -> bool:
-        return (await world.runtime.inspect(container.id)).state is ContainerState.EXITED
-
-    await eventually(has_ended)
-    return await world.runtime.inspect(container.id)
-
-
-async def eventually(is_true: Callable[[], Awaitable[bool]], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not await is_true():  # noqa: ASYNC110 - what it waits for may be in another process
-            await asyncio.sleep(0.05)
-
-
-async def text_of(pieces: AsyncIterator[Output]) -> tuple[str, str]:
-    """(standard output, standard error)."""
-    texts = {False: b"", True: b""}
-    async for piece in pieces:
-        texts[piece.is_stderr] += piece.data
-    return texts[False].decode(), texts[True].decode()
-
-
-class RuntimeContract:
+class RuntimeContract(StreamContract):
     """Subclass it and give `world`."""
 
     # --- the host ---
@@ -325,121 +245,6 @@ class RuntimeContract:
             await eventually(lambda: _is("uid.hinted.1" in hinted))
             assert set(hinted) == {"uid.hinted.1"}
             listener.cancel()
-
-    # --- output ---
-
-    async def test_logs_tell_the_streams_apart(self, world: World) -> None:
-        container = await ended(world, await started(world, command=TALKS))
-        pieces = world.runtime.logs(container.id, follow=False, tail=-1, since_s=0, timestamps=False)
-
-        assert await text_of(pieces) == ("one\nthree\n", "two\n")
-
-    async def test_logs_can_begin_later(self, world: World) -> None:
-        container = await ended(world, await started(world, command=TALKS))
-
-        last = world.runtime.logs(container.id, follow=False, tail=1, since_s=0, timestamps=False)
-        assert await text_of(last) == ("three\n", "")
-        since_s = container.started_s + 0.2
-        later = world.runtime.logs(container.id, follow=False, tail=-1, since_s=since_s, timestamps=False)
-        assert await text_of(later) == ("three\n", "two\n")
-
-    async def test_logs_can_say_when(self, world: World) -> None:
-        container = await ended(world, await started(world, command=TALKS))
-        pieces = world.runtime.logs(container.id, follow=False, tail=1, since_s=0, timestamps=True)
-
-        when, what = (await text_of(pieces))[0].split(" ")
-        assert what == "three\n"
-        assert when.endswith("Z")
-
-    async def test_followed_logs_end_with_the_container(self, world: World) -> None:
-        container = await started(world, command=TALKS)
-        pieces = world.runtime.logs(container.id, follow=True, tail=-1, since_s=0, timestamps=False)
-
-        async with asyncio.timeout(10):
-            assert await text_of(pieces) == ("one\nthree\n", "two\n")
-
-    async def test_following_can_end_before_the_container(self, world: World) -> None:
-        container = await started(world, command=FOREVER)
-        follower = asyncio.ensure_future(
-            text_of(world.runtime.logs(container.id, follow=True, tail=-1, since_s=0, timestamps=False))
-        )
-        await asyncio.sleep(0.1)
-
-        follower.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await follower
-        assert await world.is_running(container.id)
-
-    # --- commands inside ---
-
-    async def test_exec_gives_output_and_exit_code(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(
-            container.id, EXEC_FAILS, tty=False, stdin=False, rows=0, columns=0
-        )
-
-        assert await text_of(session.output()) == ("out\n", "err\n")
-        assert await session.exit_code() == 7
-        await session.aclose()
-
-    async def test_exec_takes_input_until_it_is_closed(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(container.id, EXEC_CAT, tty=False, stdin=True, rows=0, columns=0)
-
-        await session.write(b"hello ")
-        await session.write(b"there\xff\n")
-        await session.close_stdin()
-
-        pieces = [piece.data async for piece in session.output()]
-        assert b"".join(pieces) == b"hello there\xff\n"
-        assert await session.exit_code() == 0
-        await session.aclose()
-
-    async def test_exec_has_a_terminal_of_the_right_size(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(container.id, EXEC_SIZE, tty=True, stdin=True, rows=30, columns=99)
-
-        out, err = await text_of(session.output())
-
-        assert (out.strip(), err) == ("30 99", "")
-        await session.aclose()
-
-    async def test_a_terminal_can_change_its_size(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(container.id, EXEC_SIZE, tty=True, stdin=True, rows=30, columns=99)
-
-        await session.resize(rows=40, columns=120)
-
-        out, _ = await text_of(session.output())
-        assert out.strip() == "40 120"
-        await session.aclose()
-
-    async def test_exec_of_a_missing_command_says_so(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(
-            container.id, NO_SUCH_PROGRAM, tty=False, stdin=False, rows=0, columns=0
-        )
-
-        out, err = await text_of(session.output())
-
-        assert "executable file not found" in out + err
-        assert await session.exit_code() in (126, 127)
-        await session.aclose()
-
-    async def test_exec_needs_a_running_container(self, world: World) -> None:
-        container = await ended(world, await started(world, command=EXITS_3))
-
-        with pytest.raises(EngineError, match="not running"):
-            await world.runtime.exec(container.id, EXEC_CAT, tty=False, stdin=False, rows=0, columns=0)
-
-    async def test_leaving_an_exec_early_leaves_the_container(self, world: World) -> None:
-        container = await started(world)
-        session = await world.runtime.exec(container.id, EXEC_CAT, tty=False, stdin=True, rows=0, columns=0)
-
-        await session.aclose()
-        await session.aclose()
-
-        assert await world.is_running(container.id)
 
     # --- use ---
 

@@ -11,7 +11,8 @@ import structlog
 from agent.runtime.docker import DockerRuntime
 from agent.runtime.port import ContainerSpec, ContainerState, CreateError, Credential, ImageError, Runtime
 from agent.runtime.pulled_images import PulledImages
-from tests.contracts.runtime import CLUSTER, MIB, NODE, RuntimeContract, spec, started
+from tests.contracts.runtime import RuntimeContract
+from tests.contracts.runtime_world import CLUSTER, MIB, NODE, spec, started
 from tests.docker_engine import DockerEngine, ImageRegistry
 
 pytestmark = pytest.mark.docker

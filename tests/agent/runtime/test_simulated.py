@@ -8,7 +8,8 @@ from agent.runtime.port import Container, Credential, EngineUnavailableError, Im
 from agent.runtime.simulated import SimulatedRuntime
 from agent.runtime.simulated_engine import Command, SimulatedEngine
 from agent.runtime.simulated_images import Program, SimulatedRegistry
-from tests.contracts.runtime import (
+from tests.contracts.runtime import RuntimeContract
+from tests.contracts.runtime_world import (
     BUSY,
     CLUSTER,
     EXEC_CAT,
@@ -22,7 +23,6 @@ from tests.contracts.runtime import (
     NO_SUCH_PROGRAM,
     NODE,
     TALKS,
-    RuntimeContract,
     ended,
     spec,
     started,

@@ -8,11 +8,49 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from bayplan.transport.grpc import GrpcTransport
 from tests.bayplan.client.fake_control import FakeControl, served
+
+DAY_MS = 86_400_000
+
+MANIFEST = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  selector:
+    matchLabels:
+      app: web
+  template:
+    metadata:
+      labels:
+        app: web
+    spec:
+      containers:
+        - name: main
+          image: app:1
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+spec:
+  selector:
+    app: web
+  ports:
+    - port: 80
+"""
+
+
+def text(lines: str) -> str:
+    return dedent(lines).lstrip("\n")
 
 
 @dataclass(frozen=True)
@@ -65,3 +103,10 @@ async def bay() -> AsyncIterator[Bay]:
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(served(control, GrpcTransport(), "127.0.0.1"))
         yield Bay(control, address)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    path = tmp_path / "shop.yaml"
+    path.write_text(MANIFEST)
+    return str(path)

@@ -3,96 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bayplan.model.nodes import NodeState
-from manager.dispatcher.liveness import Liveness, NodeLife
-from manager.dispatcher.witnesses import AskWitnesses
-
-STEP_S = 0.1
-ELECTED_S = 1000.0
-
-
-class Situation:
-    """Nodes that beat each second, and witnesses that answer half a second after they are asked."""
-
-    def __init__(self, *names: str, heartbeat_s: float = 1.0, witnesses: bool = True) -> None:
-        self.now_s = ELECTED_S
-        self.live = Liveness(names, elected_s=self.now_s, heartbeat_s=heartbeat_s)
-        self.heartbeat_s = heartbeat_s
-        self.names = list(names)
-        self.silent: set[str] = set()
-        # What a witness says of a node: True, False, or None for no answer.
-        self.says: Callable[[str, str], bool | None] = lambda _witness, node: node not in self.silent
-        self.asked: list[AskWitnesses] = []
-        self.witnesses = witnesses
-        self._answers: list[tuple[float, int, str, bool]] = []
-        self._beats_s = dict.fromkeys(names, self.now_s)
-        for name in names:
-            self.live.connected(name, self.now_s)
-        self.run(1.0)
-
-    def run(self, duration_s: float, until: Callable[[], bool] | None = None) -> float:
-        """Go on for so long, or until something holds. Returns when it did, after the start."""
-        start_s = self.now_s
-        for _ in range(round(duration_s / STEP_S)):
-            if until and until():
-                break
-            self.now_s = round(self.now_s + STEP_S, 6)
-            self._step()
-        else:
-            assert until is None or until(), "it never happened"
-        return round(self.now_s - start_s, 6)
-
-    def _step(self) -> None:
-        for name in self.names:
-            if name not in self.silent and self.now_s >= self._beats_s[name] + self.heartbeat_s - 1e-6:
-                self._beats_s[name] = self.now_s
-                self.live.heartbeat(name, self.now_s)
-                if self.witnesses:
-                    self.live.witnessed(name, [other for other in self.names if other != name], self.now_s)
-        for due_s, request, witness, alive in list(self._answers):
-            if self.now_s >= due_s - 1e-6:
-                self._answers.remove((due_s, request, witness, alive))
-                self.live.witness_result(request=request, witness=witness, alive=alive, now_s=self.now_s)
-        for question in self.live.tick(self.now_s):
-            assert 1 <= len(question.witnesses) <= 3
-            assert question.node not in question.witnesses
-            self.asked.append(question)
-            for witness in question.witnesses:
-                answer = self.says(witness, question.node)
-                if answer is not None and witness not in self.silent:
-                    self._answers.append((self.now_s + 0.5, question.request, witness, answer))
-        assert self.now_s < self.live.next_wake_s(self.now_s) <= self.now_s + 0.5
-
-    def kill(self, *names: str) -> None:
-        """The hosts are gone, and their kernels ended the streams."""
-        self.cut(*names)
-        for name in names:
-            self.live.stream_ended(name, self.now_s, restarting=False)
-
-    def cut(self, *names: str) -> None:
-        """Nothing of these hosts arrives any more, and nobody is told."""
-        self.silent.update(names)
-
-    def back(self, *names: str) -> None:
-        self.silent.difference_update(names)
-        for name in names:
-            self._beats_s[name] = self.now_s
-            self.live.connected(name, self.now_s)
-
-    def __getitem__(self, name: str) -> NodeLife:
-        return self.live.nodes[name]
-
-    def is_in(self, name: str, state: NodeState) -> Callable[[], bool]:
-        return lambda: self[name].state is state
-
-
-FIVE = ("n1", "n2", "n3", "n4", "n5")
+from manager.dispatcher.liveness import Liveness
+from tests.manager.dispatcher.situation import FIVE, Situation
 
 
 class TestDeadHost:
@@ -374,107 +292,6 @@ class TestElection:
 
         it.run(4.5)
         assert it["n1"].state is NodeState.UNKNOWN
-
-
-class TestBrake:
-    def test_it_holds_everything_for_a_minute_and_alarms(self) -> None:
-        it = Situation(*FIVE)
-        it.kill("n1", "n2", "n3")
-        it.run(3)
-
-        assert it["n1"].state is NodeState.DOWN
-        assert "nothing is replaced for 60 s" in it["n1"].held
-        assert it.live.alarms == (it["n1"].held,)
-        assert it.live.replacement_budget(it.now_s) == 0
-
-        it.run(57)
-        assert it["n1"].held
-        it.run(2)
-        assert not it["n1"].held
-        assert not it.live.alarms
-
-    def test_then_ten_pods_a_second_are_replaced(self) -> None:
-        it = Situation(*FIVE)
-        it.kill("n1", "n2", "n3")
-        it.run(62)
-        replaced = 0
-        for _ in range(50):
-            it.run(STEP_S)
-            budget = it.live.replacement_budget(it.now_s)
-            assert budget is not None
-            assert budget <= 10
-            it.live.replaced(budget)
-            replaced += budget
-
-        assert 50 <= replaced <= 61
-
-        it.back("n1", "n2", "n3")
-        it.run(1)
-        assert it.live.replacement_budget(it.now_s) is None
-
-    def test_no_dead_node_is_seen_before_the_brake(self) -> None:
-        it = Situation(*FIVE)
-        it.kill("n1", "n2", "n3")
-        for _ in range(60):
-            it.run(STEP_S)
-            assert all(life.held for life in it.live.nodes.values() if life.state is NodeState.DOWN)
-
-    def test_nodes_that_are_cut_off_together_are_held_whenever_each_was_last_heard(self) -> None:
-        it = Situation("n1", "n2", "n3", "n4")
-        it._beats_s["n2"] += 0.1  # Just before the cut n1 is heard, and n2 0.9 s earlier.
-        it.run(5)
-        it.cut("n1", "n2")
-        it.run(5, lambda: it["n1"].state is NodeState.DOWN or it["n2"].state is NodeState.DOWN)
-
-        assert all(life.held for life in it.live.nodes.values() if life.state is NodeState.DOWN)
-
-    def test_an_agent_that_stumbles_after_another_nodes_death_does_not_pull_it(self) -> None:
-        it = Situation("n1", "n2", "n3")
-        it.kill("n1")
-        it.run(5)
-        it.kill("n2")
-        it.run(0.4)
-        it.back("n2")
-        it.run(5)
-
-        assert it.live.alarms == ()
-
-    def test_two_of_five_are_replaced(self) -> None:
-        it = Situation(*FIVE)
-        it.kill("n1", "n2")
-        it.run(5)
-
-        assert it["n1"].held == it["n2"].held == ""
-        assert it.live.alarms == ()
-
-    def test_one_of_two_is_replaced(self) -> None:
-        it = Situation("n1", "n2")
-        it.kill("n1")
-        it.run(5)
-
-        assert it["n1"].state is NodeState.DOWN
-        assert it["n1"].held == ""
-
-    def test_nodes_that_died_long_ago_do_not_count(self) -> None:
-        it = Situation(*FIVE)
-        it.kill("n1")
-        it.run(40)
-        it.kill("n2")
-        it.run(40)
-        it.kill("n3")
-        it.run(5)
-
-        assert it["n3"].state is NodeState.DOWN
-        assert it["n3"].held == ""
-
-    def test_streams_that_break_and_return_within_a_second_do_not_pull_it(self) -> None:
-        it = Situation(*FIVE)
-        it.kill(*FIVE)
-        it.run(0.8)
-        it.back(*FIVE)
-        it.run(5)
-
-        assert it.live.alarms == ()
 
 
 class TestOperator:

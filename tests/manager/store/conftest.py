@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contracts.store import prefix
+from tests.contracts.store_harness import prefix
 from tests.real_etcd import RealEtcd
 
 __all__ = ["prefix"]

@@ -21,7 +21,7 @@ from manager.store.port import (
     UnknownOutcomeError,
 )
 from tests.chaos_proxy import ChaosProxy
-from tests.contracts.store import put, put_until_done, take
+from tests.contracts.store_harness import put, put_until_done, take
 from tests.real_etcd import RealEtcd
 
 
