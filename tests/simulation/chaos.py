@@ -62,7 +62,7 @@ class Chaos:
             await self._break_for(FAULTS_S)
             actors[0].cancel()
             await self._heal()
-            await self._undrain_all()
+            await self._uncordon_all()
             await self._cluster.until_steady(within_s=SETTLED_WITHIN_S, for_s=10)
             actors[1].cancel()
 
@@ -223,7 +223,7 @@ class Chaos:
         while True:
             await asyncio.sleep(self._user.expovariate(1 / 4))
             if self._user.random() < 0.15:
-                await self._drain_or_undrain()
+                await self._drain_or_uncordon()
                 continue
             name = self._user.choice(list(WORKLOADS))
             replicas = self._user.randrange(0, REPLICAS_MAX + 1)
@@ -243,20 +243,24 @@ class Chaos:
                 self.acknowledged[name] = 0 if is_delete else replicas
                 self._tell(f"{name}: {'deleted' if is_delete else replicas}")
 
-    async def _drain_or_undrain(self) -> None:
+    async def _drain_or_uncordon(self) -> None:
         node, drain = self._user.choice(list(self._cluster.nodes)), self._user.random() < 0.5
         try:
-            await self._cluster.client.update_node(node, drain=drain)
+            # As `bay drain` and `bay uncordon` do it: a drained node stays cordoned until it is uncordoned.
+            if drain:
+                await self._cluster.client.update_node(node, drain=True)
+            else:
+                await self._cluster.client.update_node(node, unschedulable=False)
         except BayplanError as error:
             self._tell(f"{node}: {type(error).__name__}: {error}")
         else:
-            self._tell(f"{node}: drain={drain}")
+            self._tell(f"{node} is {'drained' if drain else 'uncordoned'}")
 
-    async def _undrain_all(self) -> None:
+    async def _uncordon_all(self) -> None:
         for node in self._cluster.nodes:
             for _ in range(20):
                 try:
-                    await self._cluster.client.update_node(node, drain=False)
+                    await self._cluster.client.update_node(node, unschedulable=False)
                     break
                 except BayplanError:
                     await asyncio.sleep(1)
