@@ -46,7 +46,7 @@ class Members:
         return dict(self._known)
 
     async def run(self) -> None:
-        """Until cancelled. Raises DuplicateManagerError when the id is taken for longer than a lease lasts."""
+        """Until cancelled. Raises DuplicateManagerError when the id is taken for longer than a dead process could hold it."""
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._stay_registered(), name="register")
             parts.create_task(self._follow(), name="members")
@@ -68,8 +68,9 @@ class Members:
     async def _register(self, lease: Lease) -> None:
         key = keys.manager(self._id)
         is_absent = Compare(key=key, field=Field.CREATE_REVISION, to=0)
-        # The key of a process that was killed a moment ago goes with its lease.
-        deadline_s = asyncio.get_running_loop().time() + LEASE_TTL_S + 2 * _RETRY_S
+        # The key of a process that was killed a moment ago goes with its lease, which begins anew when etcd
+        # restarts meanwhile.
+        deadline_s = asyncio.get_running_loop().time() + 2 * LEASE_TTL_S + 2 * _RETRY_S
         while True:
             result = await self._store.txn([is_absent], [Put(key=key, value=self._value, lease=lease.id)])
             if result.succeeded or result.found[key].lease == lease.id:

@@ -70,6 +70,26 @@ class TestMembers:
                 await asyncio.sleep(1)
             assert server.get(keys.manager("m1")) is not None
 
+    async def test_take_the_place_of_a_killed_process_though_etcd_restarts_meanwhile(self) -> None:
+        server = FakeEtcd()
+        async with a_member(server, "m1"):
+            server.cut("m1")
+            next_one = Members(
+                FakeStore(server, "m1.2"), manager_id="m1", address="m1:7400", chance=random.Random(2)
+            )
+            running = asyncio.create_task(next_one.run(), name="next m1")
+            await asyncio.sleep(8.25)
+            server.kill()  # Back before the next try: nobody notices.
+            server.restart()
+            await asyncio.sleep(30)
+
+            assert not running.done()
+            found = server.get(keys.manager("m1"))
+            assert found is not None
+            assert found.value == next_one._value
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
     async def test_refuse_a_second_process_with_the_same_id(self) -> None:
         server = FakeEtcd()
         async with a_member(server, "m1"):
