@@ -36,8 +36,8 @@ LOOK_TIMEOUT_S = 10.0
 LIST_TIMEOUT_S = 20.0
 # Restarting Docker takes some seconds: shorter silence is not worth an alarm.
 OUTAGE_AFTER_S = 10.0
-# Starting one container gives three hints, and its runner looks by itself: hints are for what others do
-# and for ends, which bear a moment. Looking at each at once takes a good part of what starting costs.
+# Starting one container gives three hints, and its runner looks by itself meanwhile: what was looked at since
+# needs no other look, and what others do, and ends, bear a moment.
 HINT_GATHER_S = 0.2
 # More changed pods than this are cheaper to list than to inspect one by one.
 INSPECT_MAX = 4
@@ -47,7 +47,8 @@ HINTS_RETRY_S = 1.0
 @dataclass(slots=True)
 class _Seen:
     container: Container
-    look: int  # Number of the look that showed it.
+    look: int  # Number of the look that showed it,
+    looked_s: float  # and when that began.
 
 
 class Engine:
@@ -59,7 +60,7 @@ class Engine:
         self._seen: dict[str, _Seen] = {}  # By container id.
         self._looks = 0
         self.is_known = asyncio.Event()  # The engine was listed at least once.
-        self._dirty: set[str] = set()
+        self._hinted_s: dict[str, float] = {}  # By pod: when the engine last gave a hint of it.
         self._hinted = asyncio.Event()
         self._list_now = asyncio.Event()
         self._failing_since_s: float | None = None
@@ -83,7 +84,7 @@ class Engine:
     def note(self, container: Container) -> None:
         """The engine has just shown it."""
         self._looks += 1
-        self._put(container, self._looks)
+        self._put(container, self._looks, _now_s())
 
     def note_removed(self, container_id: str) -> None:
         seen = self._seen.pop(container_id, None)
@@ -93,14 +94,14 @@ class Engine:
     async def look(self, container_id: str) -> Container | None:
         """Ask for one container now. None: it is gone. Raises EngineError."""
         self._looks += 1
-        look = self._looks
+        look, looked_s = self._looks, _now_s()
         try:
             async with self.call():
                 container = await self._runtime.inspect(container_id)
         except ContainerGoneError:
             self.note_removed(container_id)
             return None
-        self._put(container, look)
+        self._put(container, look, looked_s)
         return container
 
     def list_soon(self) -> None:
@@ -112,7 +113,7 @@ class Engine:
     @contextlib.asynccontextmanager
     async def call(self, timeout_s: float = LOOK_TIMEOUT_S) -> AsyncIterator[None]:
         """Around a quick call: notes whether the engine answers. Raises EngineUnavailableError for a hung one."""
-        began_s = asyncio.get_running_loop().time()
+        began_s = _now_s()
         try:
             async with asyncio.timeout(timeout_s):
                 yield
@@ -135,7 +136,7 @@ class Engine:
         """The engine's words if it has not answered for a while, else empty."""
         if self._failing_since_s is None:
             return ""
-        is_long = asyncio.get_running_loop().time() - self._failing_since_s >= OUTAGE_AFTER_S
+        is_long = _now_s() - self._failing_since_s >= OUTAGE_AFTER_S
         return self._failure if is_long else ""
 
     # Looking
@@ -163,12 +164,12 @@ class Engine:
     async def list(self) -> None:
         """List everything. Raises EngineError."""
         self._looks += 1
-        look = self._looks
+        look, looked_s = self._looks, _now_s()
         async with self.call(LIST_TIMEOUT_S):
             containers = await self._runtime.list_containers()
         shown = {container.id for container in containers}
         for container in containers:
-            self._put(container, look)
+            self._put(container, look, looked_s)
         for container_id, seen in list(self._seen.items()):
             if container_id not in shown and seen.look < look:
                 self.note_removed(container_id)
@@ -180,7 +181,7 @@ class Engine:
         while True:
             try:
                 async for pod_uid in self._runtime.hints():
-                    self._dirty.add(pod_uid)
+                    self._hinted_s[pod_uid] = _now_s()
                     self._hinted.set()
             except EngineError as error:
                 log.warning("engine_hints.lost", error=str(error))
@@ -192,14 +193,15 @@ class Engine:
             await self._hinted.wait()
             await asyncio.sleep(HINT_GATHER_S)
             self._hinted.clear()
-            dirty, self._dirty = self._dirty, set()
-            newest = [containers[-1].id for uid in dirty if uid and (containers := self.of(uid))]
+            hinted_s, self._hinted_s = self._hinted_s, {}
+            newest = {uid: containers[-1].id for uid in hinted_s if (containers := self.of(uid))}
+            stale = [one for uid, one in newest.items() if self._seen[one].looked_s <= hinted_s[uid]]
             try:
-                if len(newest) < len(dirty) or len(newest) > INSPECT_MAX:
+                if len(newest) < len(hinted_s) or len(stale) > INSPECT_MAX:
                     await self.list()
                 else:
                     async with asyncio.TaskGroup() as looks:
-                        for container_id in newest:
+                        for container_id in stale:
                             looks.create_task(self._look_quietly(container_id))
             except EngineError as error:
                 log.warning("engine.not_listed", error=str(error))
@@ -211,10 +213,14 @@ class Engine:
             # One stuck container says nothing about the others; the listing will show it.
             log.warning("container.not_inspected", container=container_id[:12], error=str(error))
 
-    def _put(self, container: Container, look: int) -> None:
+    def _put(self, container: Container, look: int, looked_s: float) -> None:
         seen = self._seen.get(container.id)
         if seen is not None and seen.look > look:
             return
-        self._seen[container.id] = _Seen(container, look)
+        self._seen[container.id] = _Seen(container, look, looked_s)
         if seen is None or seen.container != container:
             self._changed(container.labels.get(LABEL_POD, ""))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
