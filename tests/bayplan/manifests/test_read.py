@@ -5,7 +5,7 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import example, given, settings
@@ -170,9 +170,9 @@ class TestPoison:
         text, expected = POISON[name]
         text = text() if callable(text) else text
 
-        began = perf_counter()
+        began = process_time()  # A busy machine is no slow parser.
         message = refusal_of(text)
-        took_s = perf_counter() - began
+        took_s = process_time() - began
 
         assert expected in message
         assert took_s < 1

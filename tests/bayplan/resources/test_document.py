@@ -189,10 +189,10 @@ class TestRefusals:
         ids=["items", "fields", "containers", "labels", "large", "spaces", "values"],
     )
     def test_a_hostile_document_is_refused_quickly_and_briefly(self, document: dict[str, Any]) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         problems = problems_of(document)
 
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
         assert 0 < len(problems) <= 50
         assert sum(map(len, problems.values())) < 20_000
 
