@@ -206,6 +206,12 @@ class TestStoreFromThePast:
             within_s=30,
             otherwise=cluster.report,
         )
+        # As docs/operate.md says: not before every agent was heard.
+        eventually(
+            lambda: "4 pods would be adopted" in cluster.bay("adopt", "--dry-run").stdout,
+            within_s=30,
+            otherwise=cluster.report,
+        )
         cluster.ok("adopt")
         cluster.wait_until_whole()
 
