@@ -47,8 +47,7 @@ HINTS_RETRY_S = 1.0
 @dataclass(slots=True)
 class _Seen:
     container: Container
-    look: int  # Number of the look that showed it,
-    looked_s: float  # and when that began.
+    look: int  # Number of the look that showed it.
 
 
 class Engine:
@@ -60,8 +59,8 @@ class Engine:
         self._seen: dict[str, _Seen] = {}  # By container id.
         self._looks = 0
         self.is_known = asyncio.Event()  # The engine was listed at least once.
-        self._hinted_s: dict[str, float] = {}  # By pod: when the engine last gave a hint of it.
-        self._hinted = asyncio.Event()
+        self._hinted: dict[str, int] = {}  # By pod: how many looks had begun at the last hint of it.
+        self._has_hints = asyncio.Event()
         self._list_now = asyncio.Event()
         self._failing_since_s: float | None = None
         self._failure = ""
@@ -84,7 +83,7 @@ class Engine:
     def note(self, container: Container) -> None:
         """The engine has just shown it."""
         self._looks += 1
-        self._put(container, self._looks, _now_s())
+        self._put(container, self._looks)
 
     def note_removed(self, container_id: str) -> None:
         seen = self._seen.pop(container_id, None)
@@ -94,14 +93,14 @@ class Engine:
     async def look(self, container_id: str) -> Container | None:
         """Ask for one container now. None: it is gone. Raises EngineError."""
         self._looks += 1
-        look, looked_s = self._looks, _now_s()
+        look = self._looks
         try:
             async with self.call():
                 container = await self._runtime.inspect(container_id)
         except ContainerGoneError:
             self.note_removed(container_id)
             return None
-        self._put(container, look, looked_s)
+        self._put(container, look)
         return container
 
     def list_soon(self) -> None:
@@ -113,7 +112,7 @@ class Engine:
     @contextlib.asynccontextmanager
     async def call(self, timeout_s: float = LOOK_TIMEOUT_S) -> AsyncIterator[None]:
         """Around a quick call: notes whether the engine answers. Raises EngineUnavailableError for a hung one."""
-        began_s = _now_s()
+        began_s = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(timeout_s):
                 yield
@@ -136,7 +135,7 @@ class Engine:
         """The engine's words if it has not answered for a while, else empty."""
         if self._failing_since_s is None:
             return ""
-        is_long = _now_s() - self._failing_since_s >= OUTAGE_AFTER_S
+        is_long = asyncio.get_running_loop().time() - self._failing_since_s >= OUTAGE_AFTER_S
         return self._failure if is_long else ""
 
     # Looking
@@ -164,12 +163,12 @@ class Engine:
     async def list(self) -> None:
         """List everything. Raises EngineError."""
         self._looks += 1
-        look, looked_s = self._looks, _now_s()
+        look = self._looks
         async with self.call(LIST_TIMEOUT_S):
             containers = await self._runtime.list_containers()
         shown = {container.id for container in containers}
         for container in containers:
-            self._put(container, look, looked_s)
+            self._put(container, look)
         for container_id, seen in list(self._seen.items()):
             if container_id not in shown and seen.look < look:
                 self.note_removed(container_id)
@@ -181,8 +180,8 @@ class Engine:
         while True:
             try:
                 async for pod_uid in self._runtime.hints():
-                    self._hinted_s[pod_uid] = _now_s()
-                    self._hinted.set()
+                    self._hinted[pod_uid] = self._looks
+                    self._has_hints.set()
             except EngineError as error:
                 log.warning("engine_hints.lost", error=str(error))
             await asyncio.sleep(HINTS_RETRY_S)
@@ -190,14 +189,14 @@ class Engine:
 
     async def _follow_hints(self) -> None:
         while True:
-            await self._hinted.wait()
+            await self._has_hints.wait()
             await asyncio.sleep(HINT_GATHER_S)
-            self._hinted.clear()
-            hinted_s, self._hinted_s = self._hinted_s, {}
-            newest = {uid: containers[-1].id for uid in hinted_s if (containers := self.of(uid))}
-            stale = [one for uid, one in newest.items() if self._seen[one].looked_s <= hinted_s[uid]]
+            self._has_hints.clear()
+            hinted, self._hinted = self._hinted, {}
+            newest = {uid: containers[-1].id for uid in hinted if (containers := self.of(uid))}
+            stale = [one for uid, one in newest.items() if self._seen[one].look <= hinted[uid]]
             try:
-                if len(newest) < len(hinted_s) or len(stale) > INSPECT_MAX:
+                if len(newest) < len(hinted) or len(stale) > INSPECT_MAX:
                     await self.list()
                 else:
                     async with asyncio.TaskGroup() as looks:
@@ -213,14 +212,10 @@ class Engine:
             # One stuck container says nothing about the others; the listing will show it.
             log.warning("container.not_inspected", container=container_id[:12], error=str(error))
 
-    def _put(self, container: Container, look: int, looked_s: float) -> None:
+    def _put(self, container: Container, look: int) -> None:
         seen = self._seen.get(container.id)
         if seen is not None and seen.look > look:
             return
-        self._seen[container.id] = _Seen(container, look, looked_s)
+        self._seen[container.id] = _Seen(container, look)
         if seen is None or seen.container != container:
             self._changed(container.labels.get(LABEL_POD, ""))
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

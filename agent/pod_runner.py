@@ -324,7 +324,8 @@ class PodRunner:
 
     async def _log_tail(self, container: Container) -> tuple[str, str]:
         """The last lines and the last words, for people who ask why; empty if the engine has none to give."""
-        tail = said = complained = b""
+        tail = b""
+        ends = {False: b"", True: b""}  # By whether it is stderr.
         with contextlib.suppress(EngineError, TimeoutError):
             outputs = self._bench.runtime.logs(
                 container.id, follow=False, tail=LOG_TAIL_LINES, since_s=0.0, timestamps=False
@@ -332,11 +333,9 @@ class PodRunner:
             async with asyncio.timeout(LOG_TAIL_TIMEOUT_S), closed_after(outputs):
                 async for output in outputs:
                     tail = (tail + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
-                    if output.is_stderr:
-                        complained = (complained + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
-                    else:
-                        said = (said + output.data)[-LAST_LOG_LINES_MAX_BYTES:]
-        last = (complained.strip() or said.strip()).rpartition(b"\n")[2]
+                    end = ends[output.is_stderr] + output.data
+                    ends[output.is_stderr] = end[-LAST_LOG_LINES_MAX_BYTES:]
+        last = (ends[True].strip() or ends[False].strip()).rpartition(b"\n")[2]
         return tail.decode(errors="replace"), last.decode(errors="replace").strip()
 
     def _container_spec(self, attempt: int) -> ContainerSpec:

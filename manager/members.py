@@ -46,7 +46,7 @@ class Members:
         return dict(self._known)
 
     async def run(self) -> None:
-        """Until cancelled. Raises DuplicateManagerError when the id is taken for longer than a dead process could hold it."""
+        """Until cancelled. Raises DuplicateManagerError when a living process has the id."""
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._stay_registered(), name="register")
             parts.create_task(self._follow(), name="members")

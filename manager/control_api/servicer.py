@@ -274,14 +274,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def WatchEvents(self, request: api.ListEventsRequest, context: Context) -> AsyncIterator[api.Event]:
         """New events."""
-
-        async def answer(leadership: Leadership) -> AsyncGenerator[api.Event, None]:
-            watch = leadership.events.watch(namespace=request.namespace, obj=request.object)
-            async with aclosing(watch) as events:
-                async for event in events:
-                    yield event
-
-        async with aclosing(self._calls.led_stream(context, "WatchEvents", request, answer)) as events:
+        stream = self._calls.led_stream(
+            context,
+            "WatchEvents",
+            request,
+            lambda led: led.events.watch(namespace=request.namespace, obj=request.object),
+        )
+        async with aclosing(stream) as events:
             async for event in events:
                 yield event
 

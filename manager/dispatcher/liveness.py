@@ -82,7 +82,6 @@ class Liveness:
         self._heard: dict[str, None] = {}
         self._away: dict[str, None] = dict.fromkeys(self.nodes)
         self._troubled_s: dict[str, float] = {}  # Suspect or down: silent since when.
-        self._is_verdict = False  # In this tick.
         self._alarm_agents = ""
         self._called_s = elected_s
         self._inquired: dict[int, NodeLife] = {}  # By request.
@@ -166,7 +165,6 @@ class Liveness:
     def tick(self, now_s: float) -> list[AskWitnesses]:
         """Judge. Afterwards `nodes`, `alarms` and `replacement_budget` say what is held now."""
         self._notice_pause(now_s)
-        self._is_verdict = False
         for name in list(self._heard):
             silence_s = now_s - self.nodes[name].quiet_since_s
             if silence_s <= HEARTBEATS_MISSED * self.heartbeat_s + _ROUNDING_S:
@@ -331,7 +329,9 @@ class Liveness:
         if silent_s:
             declared = sum(life.is_declared_lost for life in self.nodes.values())
             silent_s = silent_s | self._late_s(now_s)
-        self._brake.judge(silent_s, len(self.nodes) - declared, now_s, is_verdict=self._is_verdict)
+        lives = [self.nodes[name] for name in silent_s]
+        is_verdict = any(life.state is NodeState.DOWN and life.since_s == now_s for life in lives)
+        self._brake.judge(silent_s, len(self.nodes) - declared, now_s, is_verdict=is_verdict)
         reason = self._brake.reason
         if reason or was:
             for name in self._troubled_s:
@@ -361,7 +361,6 @@ class Liveness:
 
     def _become(self, life: NodeLife, state: NodeState, why: str, now_s: float) -> None:
         life.state, life.why, life.since_s = state, why, now_s
-        self._is_verdict |= state is NodeState.DOWN
         if state not in (NodeState.SUSPECT, NodeState.AGENT_LOST):
             self._drop_inquiry(life)
         for names in (self._heard, self._away):

@@ -27,6 +27,15 @@ def stored(world: World, name: str = "web") -> records.StoredDocument:
     return records.decode_document(found.value)
 
 
+async def delete_slowly(world: World) -> None:
+    """Delete a Deployment whose pods never stop."""
+    node = await world.agent("n1")
+    await world.apply(a_deployment())
+    await world.until(lambda: len(node.statuses) == 2)
+    node.is_idle = True
+    await world.control().Delete(api.DeleteRequest(kind="Deployment", name="web"))
+
+
 class TestApply:
     async def test_says_what_it_did_to_each_document(self) -> None:
         async with a_world() as world:
@@ -165,11 +174,7 @@ class TestDelete:
 
     async def test_refuses_to_apply_while_the_last_pods_are_stopping(self) -> None:
         async with a_world() as world:
-            node = await world.agent("n1")
-            await world.apply(a_deployment())
-            await world.until(lambda: len(node.statuses) == 2)
-            node.is_idle = True
-            await world.control().Delete(api.DeleteRequest(kind="Deployment", name="web"))
+            await delete_slowly(world)
             error = await refusal(world.control().Apply(api.ApplyRequest(documents=[a_deployment()])))
 
             assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -177,11 +182,7 @@ class TestDelete:
 
     async def test_says_what_an_apply_had_written_before_it_was_refused(self) -> None:
         async with a_world() as world:
-            node = await world.agent("n1")
-            await world.apply(a_deployment())
-            await world.until(lambda: len(node.statuses) == 2)
-            node.is_idle = True
-            await world.control().Delete(api.DeleteRequest(kind="Deployment", name="web"))
+            await delete_slowly(world)
             both = [a_deployment("new"), a_deployment()]
             error = await refusal(world.control().Apply(api.ApplyRequest(documents=both)))
 
