@@ -188,8 +188,7 @@ class ControlLoop:
         if plan.changes:
             batch = batch_of(plan.changes, self._state)
             await self._commit(batch)
-            touched = {placement.node for placement in batch.put} | batch.nodes_freed
-            nodes.sync(touched)
+            nodes.sync(sorted({placement.node for placement in batch.put} | batch.nodes_freed))
             if batch.is_cut:
                 self.mark(dirty)
             if batch.nodes_freed:
@@ -248,7 +247,7 @@ class ControlLoop:
             slots[pending.slot] = pending.reason
         if is_learning:
             return  # Nodes that are not heard of yet may have room: no news before that is known.
-        for uid in {pending.workload_uid for pending in plan.unplaced}:
+        for uid in dict.fromkeys(pending.workload_uid for pending in plan.unplaced):
             kind, namespace, name = self._state.workload_name(uid)
             reasons = sorted(set(self.unplaced[uid].values()))
             self._events.add(

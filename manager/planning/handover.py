@@ -2,7 +2,8 @@
 
 The old pod runs until the new one is ready, so a handover never costs capacity; if no node has room
 for the new one, the old one simply runs on. A few slots at a time, so that a bad revision shows
-itself on few pods.
+itself on few pods. A slot counts until its old pod has ended, or its node is known to be down: a workload never
+runs more pods than its slots and those few.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from bayplan.model.names import pod_name
 from bayplan.model.placements import Want
 from manager.planning.changes import SetWant
 from manager.planning.due import due
-from manager.planning.situation import Situation, running
+from manager.planning.lost import why_lost
+from manager.planning.situation import Situation, is_over, running
 from manager.planning.view import PodView
 
 
@@ -28,6 +30,8 @@ def plan_handover(situation: Situation) -> list[SetWant]:
             changes.extend(steps)
             in_flight += not any(step.want is Want.RUN for step in steps)
             continue
+        is_leaving = any(_is_leaving(situation, pod) for pod in pods)
+        in_flight += is_leaving
         if current is None:
             continue
         changes.extend(
@@ -39,7 +43,11 @@ def plan_handover(situation: Situation) -> list[SetWant]:
             for pod in old
         )
         # Unknown pods wait: they are neither broken nor serving.
-        if situation.readiness(current) is not None and due(situation, current) is not None:
+        if (
+            not is_leaving
+            and situation.readiness(current) is not None
+            and due(situation, current) is not None
+        ):
             candidates.append(current)
     return changes + _start(situation, candidates, in_flight)
 
@@ -54,6 +62,13 @@ def _start(situation: Situation, candidates: list[PodView], in_flight: int) -> l
         assert why is not None
         changes.append(SetWant(pod=pod.id, want=Want.HANDOVER, reason=why.reason))
     return changes
+
+
+def _is_leaving(situation: Situation, pod: PodView) -> bool:
+    """Whether it may still run although its slot has no use for it."""
+    if pod.want not in (Want.HANDOVER, Want.STOP):
+        return False
+    return not is_over(pod) and not why_lost(situation.cluster, pod.node)
 
 
 def _go_on(situation: Situation, old: PodView, current: PodView | None) -> list[SetWant]:

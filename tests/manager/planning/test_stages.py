@@ -246,10 +246,33 @@ class TestHandover:
 
         assert plan_of(web(*pods, replicas=2, revision="r2")) == Plan()
 
-    def test_a_finished_slot_makes_room_for_the_next(self) -> None:
-        pods = a_pod(0, 1, want=HANDOVER), a_pod(0, 2, revision="r2"), a_pod(1)
+    def test_the_next_slot_waits_for_the_old_pods_end(self) -> None:
+        """Else a workload runs more pods than its slots and a quarter, for as long as old ones take to stop."""
+        new, other = a_pod(0, 2, revision="r2"), a_pod(1)
 
-        assert wants(plan_of(web(*pods, replicas=2, revision="r2"))) == [(0, 1, STOP), (1, 1, HANDOVER)]
+        ready = web(a_pod(0, 1, want=HANDOVER), new, other, replicas=2, revision="r2")
+        assert wants(plan_of(ready)) == [(0, 1, STOP)]
+
+        stopping = web(a_pod(0, 1, want=STOP), new, other, replicas=2, revision="r2")
+        assert plan_of(stopping) == Plan()
+
+        stopped = web(a_pod(0, 1, want=STOP, state=PodState.STOPPED), new, other, replicas=2, revision="r2")
+        assert wants(plan_of(stopped)) == [(1, 1, HANDOVER)]
+
+    def test_an_old_pod_on_a_dead_node_is_not_waited_for(self) -> None:
+        pods = a_pod(0, 1, want=STOP), a_pod(0, 2, node="n2", revision="r2"), a_pod(1, node="n2")
+        workload = web(*pods, replicas=2, revision="r2")
+
+        unheard = a_cluster(a_node("n1", state=NodeState.UNKNOWN), a_node("n2"), workloads=[workload])
+        assert wants(plan_of(workload, unheard)) == []
+        dead = a_cluster(down("n1"), a_node("n2"), workloads=[workload])
+        assert wants(plan_of(workload, dead)) == [(1, 1, HANDOVER)]
+
+    def test_a_slot_is_handed_over_once_at_a_time(self) -> None:
+        slot = a_pod(0, 1, want=STOP), a_pod(0, 2, revision="r2")
+        others = tuple(a_pod(each, revision="r3") for each in range(1, 8))
+
+        assert plan_of(web(*slot, *others, replicas=8, revision="r3")) == Plan()
 
     def test_broken_pods_come_first(self) -> None:
         pods = a_pod(0), a_pod(1), a_pod(2, ready=False)
