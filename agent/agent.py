@@ -199,6 +199,7 @@ class Agent:
             os=self._host.os,
             arch=self._host.arch,
             cluster=facts.cluster,
+            peers=facts.peers,
         )
         if facts.fence.store:
             hello.highest_epoch.store = facts.fence.store
@@ -299,6 +300,8 @@ class Agent:
         match message.WhichOneof("kind"):
             case "peers":
                 self._witness.set_peers(message.peers.peers)
+                self._journal.facts.peers = tuple(peer.node for peer in message.peers.peers)
+                self._journal.touch()
             case "witness_request":
                 self._witness.ask(message.witness_request)
             case "open_stream":

@@ -86,7 +86,8 @@ class Images:
             except ImageError as error:
                 log.warning("image.lost", image=image, was=known[0], error=str(error))
             else:
-                self._present_until_s[key] = now_s + PRESENCE_REMEMBERED_S
+                current = {one: until_s for one, until_s in self._present_until_s.items() if now_s < until_s}
+                self._present_until_s = current | {key: now_s + PRESENCE_REMEMBERED_S}
                 return present
         name = qualify(image, self._journal.facts.default_registry)
         resolved = await self._ensure_always(name) if policy == "Always" else await self._ensure(name, policy)

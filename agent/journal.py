@@ -45,6 +45,7 @@ class Facts:
     fence: Fence = field(default_factory=Fence)
     boot_id: str = ""
     managers: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()  # Nodes that the leader told of.
     default_registry: str = ""
     engine: EngineInfo | None = None  # As it was last seen: capacity must be known while it is down.
     assignments: dict[str, pb.Assignment] = field(default_factory=dict)
@@ -148,6 +149,7 @@ def _to_document(facts: Facts) -> dict[str, Any]:
         },
         "boot_id": facts.boot_id,
         "managers": list(facts.managers),
+        "peers": list(facts.peers),
         "default_registry": facts.default_registry,
         "engine": asdict(facts.engine) if facts.engine else None,
         "templates": templates,
@@ -172,6 +174,7 @@ def _from_document(document: dict[str, Any]) -> Facts:
         fence=Fence(**document["epoch"]),
         boot_id=document["boot_id"],
         managers=tuple(document["managers"]),
+        peers=tuple(document["peers"]),
         default_registry=document["default_registry"],
         engine=EngineInfo(**document["engine"]) if document["engine"] else None,
         assignments=assignments,

@@ -21,7 +21,7 @@ from manager.dispatcher.liveness import Liveness
 from manager.election import Term
 from manager.events import EventLog
 from manager.housekeeping import Housekeeping
-from manager.past import Adoption, plan_adoption, renewed_meta
+from manager.past import Adoption, plan_adoption, renewed_meta, unheard_nodes
 from manager.pods import deployment_status, pending_of, pod_of
 from manager.store import keys, records
 from manager.store.port import DeleteKey, Operation, Put, Store
@@ -164,8 +164,13 @@ class Leadership:
         self.events.add("Alarm", self.loop.held, obj="Cluster/store")
         log.error("store.from_past", reason=reason)
 
-    async def adopt(self, *, dry_run: bool) -> Adoption:
-        """Write into the store what the agents run. Raises LookupError when the store is not held."""
+    async def adopt(self, *, dry_run: bool, without: Sequence[str]) -> Adoption:
+        """Write into the store what the agents run.
+
+        A node that was not heard, and is not one of `without`, is waited for: what it runs would be
+        unknown to the store, and stopped when it comes. Raises LookupError for that, and when the
+        store is not held.
+        """
         if not self.loop.held:
             raise LookupError("the store and the agents agree: there is nothing to adopt")
         adoption = Adoption()
@@ -173,10 +178,17 @@ class Leadership:
         async def act() -> None:
             nonlocal adoption
             visitors = list(self.dispatcher.visitors.values())
+            unheard = [name for name in unheard_nodes(self.state, visitors) if name not in without]
+            if unheard and not dry_run:
+                raise LookupError(
+                    f"nodes not heard of yet: {', '.join(unheard)}. Wait for them, or leave behind what they run:"
+                    f" it is stopped when they come ({' '.join(f'--without {name}' for name in unheard)})"
+                )
             if not dry_run:
                 for session in visitors:
                     await self.dispatcher.admission.register(session.hello)
             adoption = plan_adoption(self.state, visitors, now_ms=int(self._wall_s() * 1000), is_dry=dry_run)
+            adoption.unheard = unheard
             if not dry_run:
                 await self._renew(adoption.operations)
 

@@ -31,6 +31,7 @@ class Adoption:
     operations: list[Operation] = field(default_factory=list)
     pods: int = 0
     documents: list[str] = field(default_factory=list)  # kind/namespace/name, made again or changed.
+    unheard: list[str] = field(default_factory=list)  # Nodes that are waited for.
 
 
 def renewed_meta(
@@ -53,6 +54,19 @@ def renewed_meta(
     )
 
 
+def unheard_nodes(state: ClusterState, visitors: Iterable[NodeSession]) -> list[str]:
+    """Nodes that the store or an agent knows of, and whose pods nobody has told yet.
+
+    Each agent remembers its next few peers in the ring of names, so that one that is heard leads to the others.
+    """
+    known, heard = set(state.nodes), set()
+    for session in visitors:
+        known.update(session.hello.peers)
+        if session.reported is not None:
+            heard.add(session.node)
+    return sorted(known - heard)
+
+
 def plan_adoption(
     state: ClusterState, visitors: Iterable[NodeSession], *, now_ms: int, is_dry: bool = False
 ) -> Adoption:
@@ -68,7 +82,7 @@ def plan_adoption(
     sessions = tuple(visitors)
     told = _templates(sessions)
     for session in sessions:
-        for status in session.reported:
+        for status in session.reported or ():
             assignment = status.assignment
             template = told.get((assignment.workload_uid, assignment.revision), "")
             if PodState(status.state).is_terminal or not template:
@@ -112,7 +126,7 @@ def _templates(sessions: Iterable[NodeSession]) -> dict[tuple[str, str], str]:
     return {
         (status.assignment.workload_uid, status.assignment.revision): status.assignment.template_json
         for session in sessions
-        for status in session.reported
+        for status in session.reported or ()
         if status.assignment.template_json
     }
 

@@ -131,15 +131,17 @@ async def why(client: Client, pod: str, *, namespace: str) -> None:
             say(line)
 
 
-async def adopt(client: Client, *, dry_run: bool) -> None:
+async def adopt(client: Client, *, dry_run: bool, without: list[str]) -> None:
     """Take what runs into the store."""
-    adopted = await client.adopt(dry_run=dry_run)
+    adopted = await client.adopt(dry_run=dry_run, without=without)
     for document in adopted.documents:
         kind, _, rest = document.partition("/")
         say(
             f"{kinds.of_document(kind).full_name}/{clean(rest)} {'would be adopted' if dry_run else 'adopted'}"
         )
     say(f"{adopted.pods} pods {'would be adopted' if dry_run else 'adopted'}")
+    if adopted.unheard:
+        note(f"Nodes not heard of yet: {clean(', '.join(adopted.unheard))}. `bay adopt` waits for them.")
 
 
 async def accept_restore(client: Client, *, yes: bool) -> None:

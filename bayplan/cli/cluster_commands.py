@@ -199,11 +199,17 @@ def adopt(
     ctx: typer.Context,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be taken over.")] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without", metavar="NODE", help="Leave behind what this node runs, instead of waiting for it."
+        ),
+    ] = None,
 ) -> None:
     """When the store is older than what runs: take what runs over."""
     from bayplan.cli import cluster
 
-    run(ctx, lambda client: cluster.adopt(client, dry_run=dry_run))
+    run(ctx, lambda client: cluster.adopt(client, dry_run=dry_run, without=without or []))
 
 
 @admin_app.command("accept-restore")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -174,10 +174,14 @@ class Client(DocumentCalls, PodCalls):
             etcd_version=reply.etcd_version,
         )
 
-    async def adopt(self, *, dry_run: bool = False) -> Adopted:
-        """The store is from the past: take over what runs into it. Raises: ForbiddenStateError."""
-        reply = await self._ask(lambda stub: stub.Adopt, control.AdoptRequest(dry_run=dry_run))
-        return Adopted(pods=reply.pods, documents=tuple(reply.documents))
+    async def adopt(self, *, dry_run: bool = False, without: Iterable[str] = ()) -> Adopted:
+        """The store is from the past: take over what runs into it.
+
+        Raises: ForbiddenStateError, also while nodes other than `without` were not heard.
+        """
+        request = control.AdoptRequest(dry_run=dry_run, without=without)
+        reply = await self._ask(lambda stub: stub.Adopt, request)
+        return Adopted(pods=reply.pods, documents=tuple(reply.documents), unheard=tuple(reply.unheard))
 
     async def accept_restore(self) -> None:
         """The store is from the past, and right: what it does not know is stopped. Raises: ForbiddenStateError."""

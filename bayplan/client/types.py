@@ -224,6 +224,7 @@ class Adopted:
 
     pods: int
     documents: tuple[str, ...]  # kind/namespace/name
+    unheard: tuple[str, ...]  # Of a dry run: nodes that would still be waited for.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class AgentMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[StatusReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., witness: _Optional[_Union[WitnessResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stream_failed: _Optional[_Union[StreamFailed, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "commit_sequence", "relay", "engine", "os", "arch", "cluster")
+    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "commit_sequence", "relay", "engine", "os", "arch", "cluster", "peers")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class Hello(_message.Message):
     OS_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     boot_id: str
@@ -106,7 +107,8 @@ class Hello(_message.Message):
     os: str
     arch: str
     cluster: str
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., commit_sequence: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
+    peers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., commit_sequence: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ..., peers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Amounts(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pods")

@@ -570,20 +570,24 @@ class VersionReply(_message.Message):
     def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., version: _Optional[str] = ..., manager: _Optional[str] = ..., cluster: _Optional[str] = ..., etcd_version: _Optional[str] = ...) -> None: ...
 
 class AdoptRequest(_message.Message):
-    __slots__ = ("dry_run",)
+    __slots__ = ("dry_run", "without")
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
     dry_run: bool
-    def __init__(self, dry_run: _Optional[bool] = ...) -> None: ...
+    without: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, dry_run: _Optional[bool] = ..., without: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AdoptReply(_message.Message):
-    __slots__ = ("mark", "pods", "documents")
+    __slots__ = ("mark", "pods", "documents", "unheard")
     MARK_FIELD_NUMBER: _ClassVar[int]
     PODS_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    UNHEARD_FIELD_NUMBER: _ClassVar[int]
     mark: Mark
     pods: int
     documents: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., pods: _Optional[int] = ..., documents: _Optional[_Iterable[str]] = ...) -> None: ...
+    unheard: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., pods: _Optional[int] = ..., documents: _Optional[_Iterable[str]] = ..., unheard: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AcceptRestoreRequest(_message.Message):
     __slots__ = ()

@@ -376,10 +376,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         async def answer(leadership: Leadership) -> api.AdoptReply:
             mark = leadership.mark()
             try:
-                adoption = await leadership.adopt(dry_run=request.dry_run)
+                adoption = await leadership.adopt(dry_run=request.dry_run, without=request.without)
             except LookupError as error:
                 raise RefusedError(str(error)) from None
-            return api.AdoptReply(mark=mark, pods=adoption.pods, documents=adoption.documents)
+            return api.AdoptReply(
+                mark=mark, pods=adoption.pods, documents=adoption.documents, unheard=adoption.unheard
+            )
 
         return await self._calls.led(context, "Adopt", request, answer)
 

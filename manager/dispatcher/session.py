@@ -25,7 +25,7 @@ class NodeSession:
     via: str = ""  # The manager that relays it; empty: direct.
     is_synced: bool = False  # Full assignments were sent.
     is_visitor: bool = False  # Connected while the store is held to be from the past: told nothing.
-    reported: list[wire.PodStatus] = field(default_factory=list)  # A visitor's last full report.
+    reported: list[wire.PodStatus] | None = None  # A visitor's last full report.
     peers: wire.Peers | None = None  # As they were sent.
     last_heard_s: float = 0.0
     last_heard_ms: int = 0

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from bayplan.client.errors import BayplanError, UnavailableError
+from bayplan.client.errors import BayplanError, ForbiddenStateError, UnavailableError
 from bayplan.v1 import agent_link_pb2 as pb
 from bayplan.v1.agent_link_pb2_grpc import AgentLinkStub
 from manager.planning.requirements import requirements_of
@@ -215,19 +215,41 @@ class TestStoreFromThePast:
         await cluster.stays(cluster.is_settled, for_s=5)
 
     async def test_adopted_while_a_node_is_away(self, cluster: Cluster) -> None:
-        """The node that comes later is told of the adopted cluster; what it alone ran is made elsewhere."""
+        """The node that was left behind is told of the adopted cluster; what it alone ran is made elsewhere."""
         await web(cluster, 10)
         cluster.etcd.wipe()
         await cluster.nodes["n2"].kill()
         await asyncio.sleep(15)
 
-        adopted = await cluster.client.adopt()
+        adopted = await cluster.client.adopt(without=["n2"])
         await asyncio.sleep(5)
         cluster.nodes["n2"].boot()
 
         assert adopted.pods == 8
         await cluster.until(cluster.is_settled, within_s=30)
         await cluster.stays(cluster.is_settled, for_s=10)
+
+    async def test_is_not_adopted_before_every_node_was_heard(self, cluster: Cluster) -> None:
+        """The store is empty: the agents name the nodes, also after their restart."""
+        await web(cluster, 10)
+        before = cluster.container_ids()
+        agents = [node for node in cluster.nodes.values() if node.name != "n4"]
+        for node in cluster.nodes.values():
+            await node.kill_agent()
+        cluster.etcd.wipe()
+        for node in agents:
+            node.start_agent()
+        await asyncio.sleep(15)
+
+        with pytest.raises(ForbiddenStateError, match="nodes not heard of yet: n4"):
+            await cluster.client.adopt()
+        assert (await cluster.client.adopt(dry_run=True)).unheard == ("n4",)
+        cluster.nodes["n4"].start_agent()
+        await asyncio.sleep(5)
+        adopted = await cluster.client.adopt()
+
+        assert adopted.pods == 10
+        await cluster.stays(lambda: cluster.container_ids() == before, for_s=60)
 
     async def test_restored_while_the_managers_are_down(self, cluster: Cluster) -> None:
         await web(cluster, 5)

@@ -63,12 +63,16 @@ class TestCluster:
         assert ended.out.startswith("web-0 runs on n1.\n\nAGE")
         assert "PodPlaced" in ended.out
 
-    async def test_version_managers_adopt(self, bay: Bay) -> None:
+    async def test_version_and_managers(self, bay: Bay) -> None:
         assert "etcd:    3.4.23" in (await bay("version")).out
         assert (await bay("managers", "-q")).out == "m1\n"
-        assert (
-            await bay("adopt", "--dry-run")
-        ).out == "deployment.apps/default/web would be adopted\n2 pods would be adopted\n"
+
+    async def test_adopt_says_what_it_takes_over_and_whom_it_waits_for(self, bay: Bay) -> None:
+        dry = await bay("adopt", "--dry-run")
+        assert dry.out == "deployment.apps/default/web would be adopted\n2 pods would be adopted\n"
+        assert dry.err == "Nodes not heard of yet: n4. `bay adopt` waits for them.\n"
+        assert not (await bay("adopt", "--dry-run", "--without", "n4")).err
+        assert (await bay("adopt")).out == "deployment.apps/default/web adopted\n2 pods adopted\n"
 
     async def test_accept_restore_asks_first(self, bay: Bay) -> None:
         assert (await bay("admin", "accept-restore")).code == 2

@@ -270,7 +270,10 @@ class FakeControl(ControlServicer):
 
     async def Adopt(self, request: control.AdoptRequest, context: Context) -> control.AdoptReply:
         await self._begin(request, context)
-        return control.AdoptReply(mark=self.mark, pods=2, documents=["Deployment/default/web"])
+        unheard = {"n4"} - set(request.without) if request.dry_run else ()
+        return control.AdoptReply(
+            mark=self.mark, pods=2, documents=["Deployment/default/web"], unheard=unheard
+        )
 
     async def AcceptRestore(
         self, request: control.AcceptRestoreRequest, context: Context
