@@ -205,7 +205,7 @@ class TestStoreFromThePast:
 
         cluster.wipe_etcd()
         eventually(
-            lambda: cluster.bay("adopt").stderr.startswith("Error: nodes not heard of yet: n1. Wait"),
+            lambda: cluster.bay("adopt").stderr.startswith("error: nodes not heard of yet: n1. Wait"),
             within_s=30,
             otherwise=cluster.report,
         )
