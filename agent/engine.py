@@ -196,7 +196,9 @@ class Engine:
             newest = {uid: containers[-1].id for uid in hinted if (containers := self.of(uid))}
             stale = [one for uid, one in newest.items() if self._seen[one].look <= hinted[uid]]
             try:
-                if len(newest) < len(hinted) or len(stale) > INSPECT_MAX:
+                # "" is the subscription itself. Of a pod without containers the runner is making the first
+                # or has removed the last: it notes what it does.
+                if "" in hinted or len(stale) > INSPECT_MAX:
                     await self.list()
                 else:
                     async with asyncio.TaskGroup() as looks:
