@@ -2,8 +2,8 @@
 
 The old pod runs until the new one is ready, so a handover never costs capacity; if no node has room
 for the new one, the old one simply runs on. A few slots at a time, so that a bad revision shows
-itself on few pods. A slot counts until its old pod has ended, or its node is known to be down: a workload never
-runs more pods than its slots and those few.
+itself on few pods. A slot counts until its old pod has ended, or its node is known to be down: else
+a workload would run more pods than its slots and those few while old ones take their time to stop.
 """
 
 from __future__ import annotations
@@ -19,68 +19,55 @@ from manager.planning.view import PodView
 
 def plan_handover(situation: Situation) -> list[SetWant]:
     """Finish, cancel and start handovers."""
-    changes: list[SetWant] = []
-    in_flight = 0
-    candidates: list[PodView] = []
-    for pods in situation.slots.values():
-        old = [pod for pod in pods if pod.want is Want.HANDOVER]
-        current = running(pods)
-        if old and not (current and situation.readiness(current)):
-            steps = _go_on(situation, old[-1], current)
-            changes.extend(steps)
-            in_flight += not any(step.want is Want.RUN for step in steps)
-            continue
-        is_leaving = any(_is_leaving(situation, pod) for pod in pods)
-        in_flight += is_leaving
-        if current is None:
-            continue
-        changes.extend(
-            SetWant(
-                pod=pod.id,
-                want=Want.STOP,
-                reason=f"{pod_name(situation.workload.name, current.id)} on {current.node} is ready",
-            )
-            for pod in old
-        )
-        # Unknown pods wait: they are neither broken nor serving.
-        if (
-            not is_leaving
-            and situation.readiness(current) is not None
-            and due(situation, current) is not None
-        ):
-            candidates.append(current)
-    return changes + _start(situation, candidates, in_flight)
+    steps = [step for pods in situation.slots.values() for step in _go_on(situation, pods)]
+    return steps + _start(situation.after(steps))
 
 
-def _start(situation: Situation, candidates: list[PodView], in_flight: int) -> list[SetWant]:
-    """Broken pods first: replacing them costs no capacity."""
-    budget = max(0, max(1, situation.workload.replicas // 4) - in_flight)
-    chosen = sorted(candidates, key=lambda pod: (situation.readiness(pod) is True, pod.id.slot))[:budget]
-    changes = []
-    for pod in chosen:
-        why = due(situation, pod)
-        assert why is not None
-        changes.append(SetWant(pod=pod.id, want=Want.HANDOVER, reason=why.reason))
-    return changes
-
-
-def _is_leaving(situation: Situation, pod: PodView) -> bool:
-    """Whether it may still run although its slot has no use for it."""
-    if pod.want not in (Want.HANDOVER, Want.STOP):
-        return False
-    return not is_over(pod) and not why_lost(situation.cluster, pod.node)
-
-
-def _go_on(situation: Situation, old: PodView, current: PodView | None) -> list[SetWant]:
-    """One slot whose replacement (`current`) is not known to be ready, or not placed."""
-    if due(situation, old) is None:
-        return _cancel(situation, old, current)
-    if current is not None and situation.readiness(current) is False:
+def _go_on(situation: Situation, pods: tuple[PodView, ...]) -> list[SetWant]:
+    """One slot; nothing if no handover is under way there, or if it waits."""
+    old = [pod for pod in pods if pod.want is Want.HANDOVER]
+    if not old:
+        return []
+    current = running(pods)
+    is_ready = None if current is None else situation.readiness(current)
+    if current is not None and is_ready:
+        reason = f"{pod_name(situation.workload.name, current.id)} on {current.node} is ready"
+        return [SetWant(pod=pod.id, want=Want.STOP, reason=reason) for pod in old]
+    if due(situation, old[-1]) is None:
+        return _cancel(situation, old[-1], current)
+    if current is not None and is_ready is False:
         outdated = due(situation, current)
         if outdated is not None:
             # Nobody relies on it yet: replace it and leave the old pod alone.
             return [SetWant(pod=current.id, want=Want.STOP, reason=outdated.reason)]
     return []
+
+
+def _start(situation: Situation) -> list[SetWant]:
+    """Broken pods first: replacing them costs no capacity."""
+    in_flight = 0
+    candidates: list[tuple[PodView, str]] = []
+    for pods in situation.slots.values():
+        if any(_is_leaving(situation, pod) for pod in pods):
+            in_flight += 1
+            continue
+        current = running(pods)
+        # Unknown pods wait: they are neither broken nor serving.
+        if current is None or situation.readiness(current) is None:
+            continue
+        why = due(situation, current)
+        if why is not None:
+            candidates.append((current, why.reason))
+    candidates.sort(key=lambda each: (situation.readiness(each[0]) is True, each[0].id.slot))
+    budget = max(0, max(1, situation.workload.replicas // 4) - in_flight)
+    return [SetWant(pod=pod.id, want=Want.HANDOVER, reason=reason) for pod, reason in candidates[:budget]]
+
+
+def _is_leaving(situation: Situation, pod: PodView) -> bool:
+    """Whether it is being replaced, or may still run although its slot has no use for it."""
+    if pod.want is Want.STOP:
+        return not is_over(pod) and not why_lost(situation.cluster, pod.node)
+    return pod.want is Want.HANDOVER
 
 
 def _cancel(situation: Situation, old: PodView, current: PodView | None) -> list[SetWant]:

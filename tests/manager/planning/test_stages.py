@@ -268,6 +268,13 @@ class TestHandover:
         dead = a_cluster(down("n1"), a_node("n2"), workloads=[workload])
         assert wants(plan_of(workload, dead)) == [(1, 1, HANDOVER)]
 
+    def test_the_next_slot_waits_for_the_end_of_a_cancelled_replacement(self) -> None:
+        """The slot keeps its old pod, and the replacement still runs."""
+        slot = a_pod(0, 1, want=HANDOVER), a_pod(0, 2, node="n2", revision="r2", state=PodState.STARTING)
+        other = a_pod(1, revision="r2")
+
+        assert wants(plan_of(web(*slot, other, replicas=2))) == [(0, 2, STOP), (0, 1, RUN)]
+
     def test_a_slot_is_handed_over_once_at_a_time(self) -> None:
         slot = a_pod(0, 1, want=STOP), a_pod(0, 2, revision="r2")
         others = tuple(a_pod(each, revision="r3") for each in range(1, 8))
