@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
 from manager.election import Election, Term
 from manager.store import keys
 from manager.store.etcd import EtcdStore
+from manager.store.port import StoreUnavailableError
 from tests.chaos_proxy import ChaosProxy
 from tests.real_etcd import RealEtcd
 
@@ -44,24 +47,37 @@ async def until(condition: Callable[[], bool], *, within_s: float) -> float:
     return loop.time() - before_s
 
 
+async def until_connected(manager: Manager) -> None:
+    """After a fault each connection waits out its back-off; only then can its lease be given back."""
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await manager.store.get(keys.LEADER)
+                return
+            await asyncio.sleep(0.05)
+
+
 class TestElectionOnEtcd:
     @pytest.fixture
     async def managers(self, etcd: RealEtcd) -> AsyncIterator[list[Manager]]:
         managers = []
-        for name in ("m1", "m2"):
-            proxy = ChaosProxy("127.0.0.1", etcd.port)
-            await proxy.start()
-            managers.append(Manager(name, proxy))
-        async with asyncio.TaskGroup() as tasks:
-            runs = [tasks.create_task(manager.election.run(lead)) for manager in managers]
-            yield managers
-            etcd.ensure_running()
-            for run in runs:
-                run.cancel()
-        for manager in managers:
-            assert await manager.store.get(keys.LEADER) is None
-            await manager.store.aclose()
-            await manager.proxy.stop()
+        async with AsyncExitStack() as at_end:
+            for name in ("m1", "m2"):
+                proxy = ChaosProxy("127.0.0.1", etcd.port)
+                await proxy.start()
+                at_end.push_async_callback(proxy.stop)
+                managers.append(Manager(name, proxy))
+                at_end.push_async_callback(managers[-1].store.aclose)
+            async with asyncio.TaskGroup() as tasks:
+                runs = [tasks.create_task(manager.election.run(lead)) for manager in managers]
+                yield managers
+                etcd.ensure_running()
+                for manager in managers:
+                    await until_connected(manager)
+                for run in runs:
+                    run.cancel()
+            for manager in managers:
+                assert await manager.store.get(keys.LEADER) is None
 
     async def test_a_leader_cut_off_is_replaced(self, managers: list[Manager]) -> None:
         await until(lambda: any(manager.commands for manager in managers), within_s=5)
