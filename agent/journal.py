@@ -174,7 +174,7 @@ def _from_document(document: dict[str, Any]) -> Facts:
         fence=Fence(**document["epoch"]),
         boot_id=document["boot_id"],
         managers=tuple(document["managers"]),
-        peers=tuple(document["peers"]),
+        peers=tuple(document.get("peers", ())),  # Written since; a journal without them is whole too.
         default_registry=document["default_registry"],
         engine=EngineInfo(**document["engine"]) if document["engine"] else None,
         assignments=assignments,

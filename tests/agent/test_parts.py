@@ -30,6 +30,7 @@ class TestJournal:
         facts = journal.facts
         facts.cluster, facts.label_cluster, facts.boot_id = "c1", "c1", "b1"
         facts.fence = Fence(store="s", revision=3, commit_sequence=9)
+        facts.peers = ("n2", "n3")
         ending = Ending(attempt=2, code=1, reason="Error", last_log_lines="no")
         for number in range(2):
             pod = a_pod(number)
@@ -41,6 +42,21 @@ class TestJournal:
         again = Journal(tmp_path)
         again.load()
         assert again.facts == facts
+
+    async def test_one_from_before_peers_were_noted_is_read(self, tmp_path: Path) -> None:
+        """Set aside, it would cost an upgraded agent its epoch and the exits that nobody knows yet."""
+        journal = Journal(tmp_path)
+        journal.facts.cluster = "c1"
+        await journal.save()
+        path = tmp_path / "journal.json"
+        document = json.loads(path.read_text())
+        del document["peers"]
+        path.write_text(json.dumps(document))
+
+        upgraded = Journal(tmp_path)
+        upgraded.load()
+        assert upgraded.facts.cluster == "c1"
+        assert upgraded.facts.peers == ()
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\0\0\0", '{"format": 1}'])
     async def test_a_damaged_one_is_set_aside(self, tmp_path: Path, text: str) -> None:
