@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -13,8 +12,8 @@ import pytest
 from manager.election import Election, Term
 from manager.store import keys
 from manager.store.etcd import EtcdStore
-from manager.store.port import StoreUnavailableError
 from tests.chaos_proxy import ChaosProxy
+from tests.contracts.store_harness import put_until_done
 from tests.real_etcd import RealEtcd
 
 pytestmark = pytest.mark.etcd
@@ -47,16 +46,6 @@ async def until(condition: Callable[[], bool], *, within_s: float) -> float:
     return loop.time() - before_s
 
 
-async def until_connected(manager: Manager) -> None:
-    """After a fault each connection waits out its back-off; only then can its lease be given back."""
-    async with asyncio.timeout(5):
-        while True:
-            with contextlib.suppress(StoreUnavailableError):
-                await manager.store.get(keys.LEADER)
-                return
-            await asyncio.sleep(0.05)
-
-
 class TestElectionOnEtcd:
     @pytest.fixture
     async def managers(self, etcd: RealEtcd) -> AsyncIterator[list[Manager]]:
@@ -72,8 +61,9 @@ class TestElectionOnEtcd:
                 runs = [tasks.create_task(manager.election.run(lead)) for manager in managers]
                 yield managers
                 etcd.ensure_running()
+                # After a fault each connection waits out its back-off; only then can its lease be given back.
                 for manager in managers:
-                    await until_connected(manager)
+                    await put_until_done(manager.store, "/connected", b"")
                 for run in runs:
                     run.cancel()
             for manager in managers:
