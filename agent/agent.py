@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -19,6 +19,7 @@ from agent.engine import Engine
 from agent.fence import Fence
 from agent.host import Host
 from agent.housekeeping import Housekeeping
+from agent.identity import DIRECTORY, Renewal
 from agent.images import Images
 from agent.journal import Journal
 from agent.log_ring import LogRing
@@ -32,6 +33,7 @@ from agent.status_board import StatusBoard
 from agent.streams import Streams, StreamSources
 from agent.usage import UsageMeter
 from agent.witness import Witness
+from bayplan.identity.credentials import OwnIdentity
 from bayplan.transport.port import Transport
 from bayplan.v1 import agent_link_pb2 as pb
 
@@ -53,6 +55,7 @@ class Agent:
     """One per host.
 
     Args:
+        own: the identity that `transport` shows; None where there are no certificates.
         ring: where `structlog` leaves copies of the agent's own log lines.
         wall_s: seconds since the Unix epoch.
     """
@@ -62,6 +65,7 @@ class Agent:
         settings: AgentSettings,
         *,
         transport: Transport,
+        own: OwnIdentity | None = None,
         runtime: Runtime,
         host: Host,
         wall_s: Callable[[], float],
@@ -102,6 +106,18 @@ class Agent:
         self._witness = Witness(transport, port=settings.witness_port, send=self._session.send)
         sources = StreamSources(runtime=runtime, engine=self._engine, ring=ring or LogRing())
         self._streams = Streams(transport, sources, send=self._session.send)
+        self._renewal = (
+            Renewal(
+                own,
+                settings.data_dir / DIRECTORY,
+                transport=transport,
+                managers=lambda: self._route.managers,
+                wall_s=wall_s,
+                chance=rng,
+            )
+            if own is not None
+            else None
+        )
         self._cluster_known = asyncio.Event()
         self._welcome = pb.Welcome()
         self._manager_address = ""
@@ -129,6 +145,8 @@ class Agent:
                 parts.create_task(self._watch_condition(), name="condition")
                 parts.create_task(self._run_session(), name="session")
                 parts.create_task(self._end_at_last(), name="end")
+                if self._renewal is not None:
+                    parts.create_task(self._renewal.run(), name="certificate")
         except* _StoppedError:
             log.info("agent.stopped", node=self._settings.node)
 
@@ -236,16 +254,20 @@ class Agent:
         facts = self._journal.facts
         self._welcome = welcome
         self._manager_address = address
-        self._images.credentials = {
-            each.registry: Credential(registry=each.registry, username=each.username, password=each.password)
-            for each in welcome.credentials
-        }
+        self._learn_credentials(welcome.credentials)
         facts.default_registry = welcome.default_registry
         facts.managers = tuple(self._route.managers)
         if not facts.cluster:
             facts.label_cluster = welcome.cluster
         self._journal.touch()
         self._join(facts.label_cluster)
+
+    def _learn_credentials(self, credentials: Iterable[pb.RegistryCredential]) -> None:
+        # In memory alone: a stolen disk must not give them away. The next Welcome brings them again.
+        self._images.credentials = {
+            each.registry: Credential(registry=each.registry, username=each.username, password=each.password)
+            for each in credentials
+        }
 
     async def first_look(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -308,5 +330,11 @@ class Agent:
                 self._streams.open(message.open_stream, address=self._manager_address)
             case "close_stream":
                 self._streams.close(message.close_stream.stream_id)
+            case "renew_certificate":
+                if self._renewal is not None:
+                    self._renewal.ask()
+            case "credentials":
+                self._learn_credentials(message.credentials.credentials)
+                log.info("credentials.changed", registries=len(self._images.credentials))
             case _:
                 pass

@@ -1,8 +1,7 @@
-"""`bayplan-agent`: flags and environment → an agent on real Docker, gRPC, time and chance."""
+"""`bayplan-agent`: settings → an agent on real Docker, gRPC, time and chance."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
 import os
@@ -12,54 +11,97 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
-import bayplan
 from agent.agent import Agent
 from agent.host import LinuxHost
+from agent.identity import NoTokenError, own_identity
 from agent.log_ring import LogRing
 from agent.runtime.docker import DEFAULT_SOCKET, DockerRuntime
 from agent.settings import WITNESS_PORT, AgentSettings
+from bayplan.identity.credentials import CredentialsError, OwnIdentity
 from bayplan.log import configure_log
 from bayplan.model.names import is_name
 from bayplan.resources.quantity import QuantityError, parse_cpu_millis, parse_memory_bytes
+from bayplan.settings import Setting, Settings, is_loopback, read_settings
 from bayplan.transport.grpc import GrpcTransport
 
 log = structlog.get_logger(__name__)
 
 MANAGER_PORT = 7400
+PORT_MAX = 65535
+SETTINGS_FILE = Path("/etc/bayplan/agent.toml")
+
+SETTINGS = (
+    Setting(name="node", help="this node's name", default=platform.node().partition(".")[0].lower()),
+    Setting(name="managers", help="addresses of managers, host:port, separated by commas"),
+    Setting(name="advertise", help="address at which other hosts reach this one"),
+    Setting(name="data-dir", help="where journal and identity are kept", default="/var/lib/bayplan"),
+    Setting(
+        name="witness-port",
+        help="answers other nodes' signs-of-life checks",
+        default=WITNESS_PORT,
+        is_number=True,
+    ),
+    Setting(name="docker-host", help="the engine's unix socket", default=f"unix://{DEFAULT_SOCKET}"),
+    Setting(name="cpu", help="processors to offer, e.g. 4 or 3500m; all if not given"),
+    Setting(name="memory", help="memory to offer, e.g. 8Gi; all if not given"),
+    Setting(name="reserved-cpu", help="kept back from pods", default="0"),
+    Setting(name="reserved-memory", help="kept back from pods", default="0"),
+    Setting(name="boot-id", help="instead of the kernel's, for a node that is a container itself"),
+    Setting(name="label", help="label of this node", form="KEY=VALUE", is_repeated=True),
+    Setting(
+        name="join-token",
+        help="what lets a new node join; others on this host can see it in a flag, not in a file",
+        is_secret=True,
+    ),
+    Setting(name="join-token-file", help="file that holds the join token, or will", form="FILE"),
+    Setting(
+        name="insecure-loopback",
+        help="no encryption, no authentication; managers at loopback addresses only",
+        is_flag=True,
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exits with 2 and words on wrong flags, 1 if a part failed."""
-    parser = _parser()
-    flags = parser.parse_args(arguments)
+    """Entry point. Exits with 2 and words on wrong settings, 1 if a part failed."""
+    given = _given(sys.argv[1:] if arguments is None else arguments, os.environ)
     try:
-        settings = _settings(flags)
-    except (QuantityError, ValueError) as error:
-        parser.error(str(error))
+        settings = _settings(given)
+    except ValueError as error:
+        given.fail(str(error))
     ring = LogRing()
     configure_log(ring)
     try:
         lock = _lock(settings.data_dir)
     except OSError as error:
-        parser.exit(1, f"bayplan-agent: cannot use {settings.data_dir}: {error.strerror}\n")
+        sys.exit(f"bayplan-agent: cannot use {settings.data_dir}: {error.strerror}")
     if lock is None:
         # Two agents on one journal and one engine would undo each other's work.
-        parser.exit(1, f"bayplan-agent: another agent already runs with {settings.data_dir}\n")
+        sys.exit(f"bayplan-agent: another agent already runs with {settings.data_dir}")
     try:
         asyncio.run(
-            _run(settings, docker_socket=_socket(flags.docker_host), boot_id=flags.boot_id, ring=ring)
+            _run(
+                settings,
+                docker_socket=_socket(given.text("docker-host")),
+                boot_id=given.text("boot-id"),
+                ring=ring,
+            )
         )
+    except* (NoTokenError, CredentialsError) as refused:
+        # What an operator must put right: words, no traceback.
+        sys.exit(f"bayplan-agent: {refused.exceptions[0]}")
     except* Exception as failed:
         log.exception("agent.failed", errors=[str(error) for error in failed.exceptions])
         sys.exit(1)
 
 
 async def _run(settings: AgentSettings, *, docker_socket: str, boot_id: str, ring: LogRing) -> None:
+    own = await _identity(settings)
     runtime = DockerRuntime(
         cluster="",  # Known once the journal is read, or a manager was heard.
         node=settings.node,
@@ -69,7 +111,8 @@ async def _run(settings: AgentSettings, *, docker_socket: str, boot_id: str, rin
     )
     agent = Agent(
         settings,
-        transport=GrpcTransport(),
+        transport=GrpcTransport(own),
+        own=own,
         runtime=runtime,
         host=LinuxHost(boot_id=boot_id),
         wall_s=time.time,
@@ -85,6 +128,23 @@ async def _run(settings: AgentSettings, *, docker_socket: str, boot_id: str, rin
         await runtime.aclose()
 
 
+async def _identity(settings: AgentSettings) -> OwnIdentity | None:
+    """None in the insecure mode. A stop while it waits for a token, or a manager, ends the process."""
+    if settings.insecure_loopback:
+        log.warning(
+            "agent.insecure",
+            warning="NO ENCRYPTION AND NO IDENTITY: everybody on this host can act as this node and read all it is told",
+        )
+        return None
+    loop, joining = asyncio.get_running_loop(), asyncio.ensure_future(own_identity(settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, joining.cancel)
+    try:
+        return await joining
+    except asyncio.CancelledError:
+        sys.exit(0)
+
+
 def _lock(directory: Path) -> int | None:
     """Claim the directory for as long as this process lives. None: another process has it. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -96,73 +156,78 @@ def _lock(directory: Path) -> int | None:
     return lock
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bayplan-agent",
-        description="Runs this host's pods through its container engine.",
-        epilog="Each flag can be given as an environment variable too, e.g. --data-dir as BAYPLAN_DATA_DIR.",
+def _given(argv: Sequence[str], environ: Mapping[str, str], file: Path = SETTINGS_FILE) -> Settings:
+    return read_settings(
+        "bayplan-agent",
+        "Runs this host's pods through its container engine.",
+        SETTINGS,
+        argv=argv,
+        environ=environ,
+        default_file=file,
     )
-    parser.add_argument("--version", action="version", version=f"bayplan-agent {bayplan.__version__}")
-    _flag(parser, "--node", platform.node().partition(".")[0].lower(), "this node's name")
-    _flag(parser, "--managers", "", "addresses of managers, host:port, separated by commas")
-    _flag(parser, "--advertise", "", "address at which other hosts reach this one")
-    _flag(parser, "--data-dir", "/var/lib/bayplan", "where the journal is kept")
-    _flag(parser, "--witness-port", str(WITNESS_PORT), "answers other nodes' signs-of-life checks")
-    _flag(parser, "--docker-host", f"unix://{DEFAULT_SOCKET}", "the engine's unix socket")
-    _flag(parser, "--cpu", "", "processors to offer, e.g. 4 or 3500m (default: all)")
-    _flag(parser, "--memory", "", "memory to offer, e.g. 8Gi (default: all)")
-    _flag(parser, "--reserved-cpu", "0", "kept back from pods")
-    _flag(parser, "--reserved-memory", "0", "kept back from pods")
-    _flag(parser, "--boot-id", "", "instead of the kernel's, for a node that is a container itself")
-    labels = os.environ.get("BAYPLAN_LABELS", "")
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[label for label in labels.split(",") if label],
-        metavar="KEY=VALUE",
-        help="label of this node; may be repeated (BAYPLAN_LABELS: separated by commas)",
-    )
-    return parser
 
 
-def _flag(parser: argparse.ArgumentParser, name: str, default: str, text: str) -> None:
-    variable = "BAYPLAN_" + name.removeprefix("--").replace("-", "_").upper()
-    value = os.environ.get(variable, default)
-    parser.add_argument(name, default=value, help=f"{text} ({variable})")
-
-
-def _settings(flags: argparse.Namespace) -> AgentSettings:
+def _settings(given: Settings) -> AgentSettings:
     """Raises ValueError in words."""
-    if not is_name(flags.node):
+    node = given.text("node")
+    if not is_name(node):
         raise ValueError(
-            f"--node {flags.node!r} is no node name: lower case letters, digits and '-', at most 63"
+            f"--node {node!r} is no node name: lower case letters, digits and '-', at most 63{given.whence('node')}"
         )
-    managers = tuple(_with_port(each.strip()) for each in flags.managers.split(",") if each.strip())
+    if not given.text("data-dir"):
+        raise ValueError(f"--data-dir is empty{given.whence('data-dir')}")
+    if given.number("witness-port") > PORT_MAX:
+        raise ValueError(f"--witness-port is larger than {PORT_MAX}{given.whence('witness-port')}")
+    managers = _managers(given)
+    token_file = given.text("join-token-file")
+    return AgentSettings(
+        node=node,
+        data_dir=Path(given.text("data-dir")),
+        managers=managers,
+        address=given.text("advertise") or _own_address(managers[0]),
+        witness_port=given.number("witness-port"),
+        labels=dict(_label(text, given) for text in given.all("label")),
+        cpu_millis=_quantity(given, "cpu", parse_cpu_millis),
+        memory_bytes=_quantity(given, "memory", parse_memory_bytes),
+        reserved_cpu_millis=_quantity(given, "reserved-cpu", parse_cpu_millis),
+        reserved_memory_bytes=_quantity(given, "reserved-memory", parse_memory_bytes),
+        join_token=given.text("join-token"),
+        join_token_file=Path(token_file) if token_file else None,
+        insecure_loopback=given.flag("insecure-loopback"),
+    )
+
+
+def _managers(given: Settings) -> tuple[str, ...]:
+    managers = tuple(_with_port(each.strip()) for each in given.text("managers").split(",") if each.strip())
     if not managers:
         raise ValueError("--managers is missing: give at least one host:port")
-    labels = dict(_label(text) for text in flags.label)
-    return AgentSettings(
-        node=flags.node,
-        data_dir=Path(flags.data_dir),
-        managers=managers,
-        address=flags.advertise or _own_address(managers[0]),
-        witness_port=int(flags.witness_port),
-        labels=labels,
-        cpu_millis=parse_cpu_millis(flags.cpu) if flags.cpu else 0,
-        memory_bytes=parse_memory_bytes(flags.memory) if flags.memory else 0,
-        reserved_cpu_millis=parse_cpu_millis(flags.reserved_cpu),
-        reserved_memory_bytes=parse_memory_bytes(flags.reserved_memory),
-    )
+    if given.flag("insecure-loopback"):
+        for address in managers:
+            if not is_loopback(address.rpartition(":")[0]):
+                raise ValueError(
+                    f"--insecure-loopback does not go with --managers {address}{given.whence('managers')}: "
+                    "without encryption only loopback addresses are allowed, such as 127.0.0.1"
+                )
+    return managers
+
+
+def _quantity(given: Settings, name: str, parse: Callable[[str], int]) -> int:
+    """0 where nothing is said."""
+    text = given.text(name)
+    try:
+        return parse(text) if text else 0
+    except QuantityError as error:
+        raise ValueError(f"--{name} {error}{given.whence(name)}") from error
 
 
 def _with_port(address: str) -> str:
     return address if ":" in address else f"{address}:{MANAGER_PORT}"
 
 
-def _label(text: str) -> tuple[str, str]:
+def _label(text: str, given: Settings) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise ValueError(f"--label {text!r} is not KEY=VALUE")
+        raise ValueError(f"--label {text!r} is not KEY=VALUE{given.whence('label')}")
     return key, value
 
 

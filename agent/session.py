@@ -67,7 +67,7 @@ class SessionHandler(Protocol):
         ...
 
     def asked(self, message: pb.ManagerMessage) -> None:
-        """Peers, WitnessRequest, OpenStream, CloseStream."""
+        """Peers, WitnessRequest, OpenStream, CloseStream, Credentials."""
         ...
 
 
@@ -124,12 +124,13 @@ class Session:
 
     async def _converse(self, address: str, *, relay: bool) -> None:
         """One stream, from dialling to its end; the route learns what came of it."""
+        shown = self._transport.identity_version
         channel = self._transport.channel(address)
         try:
             call: _Call = AgentLinkStub(channel).Connect()
             try:
                 if await self._greet(call, address, relay=relay):
-                    await self._talk(call)
+                    await self._talk(call, shown)
             finally:
                 call.cancel()
         except SessionEndedError as ended:
@@ -181,10 +182,15 @@ class Session:
         )
         self._handler.welcomed(welcome, address=address)
 
-    async def _talk(self, call: _Call) -> None:
-        """Until the stream ends. Raises SessionEndedError, unless we end it ourselves."""
+    async def _talk(self, call: _Call, shown: int) -> None:
+        """Until the stream ends. Raises SessionEndedError, unless we end it ourselves.
+
+        `shown` is the version of the certificate that the stream began with: with a newer one it
+        begins anew, at the same manager and at once.
+        """
         try:
             await until_first_ends(
+                self._transport.identity_newer_than(shown),
                 self._read_all(call),
                 self._write_all(call),
                 self._beat(),
@@ -220,7 +226,14 @@ class Session:
                 raise SessionEndedError(f"the manager says goodbye: {message.goodbye.reason}")
             case "refusal":
                 raise SessionEndedError(f"refused: {message.refusal.reason}")
-            case "peers" | "witness_request" | "open_stream" | "close_stream":
+            case (
+                "peers"
+                | "witness_request"
+                | "open_stream"
+                | "close_stream"
+                | "credentials"
+                | "renew_certificate"
+            ):
                 self._handler.asked(message)
             case kind:
                 # A newer manager may say what this agent does not know yet.

@@ -13,7 +13,7 @@ PODS_MAX = 250
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """Written by the operator (flags, environment), never by the system."""
+    """Written by the operator (flags, environment, file), never by the system."""
 
     node: str
     data_dir: Path
@@ -28,3 +28,7 @@ class AgentSettings:
     reserved_cpu_millis: int = 0
     reserved_memory_bytes: int = 0
     pods: int = PODS_MAX
+    # What lets a node join that has no identity yet.
+    join_token: str = field(default="", repr=False)
+    join_token_file: Path | None = None
+    insecure_loopback: bool = False  # Plain text, to managers at loopback addresses only.

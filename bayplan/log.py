@@ -20,7 +20,8 @@ def configure_log(*extra: structlog.typing.Processor) -> None:
         sys.exit(f"BAYPLAN_LOG is {level!r}, not one of {', '.join(LEVELS)}")
     is_terminal = sys.stdout.isatty()
     rendering: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Its own way of showing an exception prints local variables, passwords among them.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

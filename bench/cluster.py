@@ -23,14 +23,15 @@ from bench.measure import IMAGE_ON_NODES, Rig
 from bench.report import Measured, Report
 from deploy import engine
 from deploy.local_cluster import NODES, LocalCluster
-from deploy.shell import ROOT, StepError, ends, run, say
+from deploy.shell import CACHE, ROOT, StepError, ends, run, say
 from tests.e2e.cluster import Cluster
 
 BENCH = LocalCluster(
     project="bayplan-bench",
     net="172.31.86",
     bridge="bayplan2",
-    ports=(7420, 7421, 7422),
+    ports=(7420, 7422, 7424),
+    config=CACHE / "run/bayplan-bench-bay/config.yaml",
     registry_port=7470,
 )
 RESULTS = ROOT / "bench/results/cluster.json"

@@ -145,8 +145,8 @@ class Demo:
 
     def _say_how_to_go_on(self) -> None:
         self._step("The cluster stays up. Use it:")
-        print(f"  export BAYPLAN_MANAGERS={self._cluster.addresses}")
         print("  source .venv/bin/activate")
+        print(f"  bay whoami          # the context {self._cluster.context}, which is the current one now")
         print("  bay nodes;  bay ps;  bay events -w;  bay logs -f deployment/my-app;  bay drain n1")
         print("End it, and remove all it had:  make demo-down")
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ NODES = {"n1": "node1", "n2": "node2", "n3": "node3"}  # Bayplan's name → comp
 
 LABEL_POD = "bayplan.io/pod"
 UP_TIMEOUT_S = 120
+LOGIN_TIMEOUT_S = 40
 ENGINE_TIMEOUT_S = 5
 
 
@@ -39,12 +41,18 @@ class LocalCluster:
     project: str = "bayplan"
     net: str = "172.31.84"  # The first three bytes of its network.
     bridge: str = "bayplan0"  # At most 15 characters.
-    ports: tuple[int, int, int] = (7400, 7401, 7402)  # Of the managers, on 127.0.0.1.
+    ports: tuple[int, int, int] = (
+        7400,
+        7402,
+        7404,
+    )  # Of the managers, on 127.0.0.1; the join ports are the next ones up.
     registry_port: int = 7450
+    certificate_life: str = "24h"
+    config: Path | None = None  # Where `bay` keeps the context of this cluster; None: the user's own file.
 
     @property
     def addresses(self) -> str:
-        """What BAYPLAN_MANAGERS must say for `bay` on this host."""
+        """Its managers, for `bay` on this host."""
         return ",".join(f"127.0.0.1:{port}" for port in self.ports)
 
     @property
@@ -57,20 +65,35 @@ class LocalCluster:
         """Shared with the nodes: a directory for each, with its engine's socket."""
         return CACHE / "run" / self.project
 
+    @property
+    def context(self) -> str:
+        """The name of this cluster's context."""
+        return self.project
+
     # Life
 
     def up(self) -> None:
         """Start it, or what is missing of it; what runs is left alone."""
         for node in NODES:
             (self.run_dir / node).mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "join").mkdir(exist_ok=True)
         self.run_dir.chmod(0o700)
         self._remove_stale_bridge()
         self._compose("up", "--detach", timeout_s=UP_TIMEOUT_S)
+        deadline = time.monotonic() + LOGIN_TIMEOUT_S
+        while not self._log_in():
+            if time.monotonic() > deadline and not self._log_in_anew():
+                raise StepError(
+                    f"cannot log in to {self.project} at {self.addresses}: see the logs of manager1 and init"
+                )
+            time.sleep(0.2)
 
     def down(self) -> None:
         """End it and remove all it had: containers, volumes, network. None there is no error."""
         # Killed, not stopped: nothing of it will be needed again, and stopping takes its grace time.
         self._remove_containers()
+        if (ROOT / ".venv/bin/bay").exists():
+            self.bay("config", "delete-context", self.context)  # None there is no error.
         self._compose("down", "--volumes", "--remove-orphans", timeout_s=UP_TIMEOUT_S)
         self._remove_stale_bridge()
         # The sockets in there belong to the nodes' root.
@@ -80,6 +103,28 @@ class LocalCluster:
     def exists(self) -> bool:
         """Whether any container of it is there, running or not."""
         return bool(self._containers())
+
+    def _log_in(self) -> bool:
+        """With the token that the cluster left for it; whether that worked."""
+        token = self.run_dir / "join/login.token"
+        if self.bay("whoami").returncode == 0:
+            return True
+        return works(as_root(["test", "-s", str(token)])) and self._log_in_with(
+            run(as_root(["cat", str(token)]))
+        )
+
+    def _log_in_anew(self) -> bool:
+        """With a token that the first manager makes: the other one serves once."""
+        path = self.execute(
+            "manager1", "bayplan-manager", "--id", "m1", "--advertise", f"{self.net}.11:7400",
+            "--etcd", "etcd:2379", "--etcd-ca", "/certs/ca.pem", "--etcd-cert", "/certs/client.pem",
+            "--etcd-key", "/certs/client.key", "--new-admin-token",
+        ).split()[-1]  # fmt: skip
+        return self._log_in_with(self.execute("manager1", "cat", path))
+
+    def _log_in_with(self, token: str) -> bool:
+        login = ["login", self.addresses, "--token-file", "/dev/stdin", "--context", self.context]
+        return self.bay(*login, stdin=token.strip()).returncode == 0
 
     # One container of it
 
@@ -149,12 +194,18 @@ class LocalCluster:
 
     # What it says of itself
 
-    def bay(self, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def bay(
+        self, *arguments: str, timeout_s: float = 60, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run `bay` of the checkout's environment against this cluster."""
+        environment = {**os.environ, "BAYPLAN_CONTEXT": self.context, "NO_COLOR": "1", "COLUMNS": "140"}
+        environment.pop("BAYPLAN_MANAGERS", None)
+        if self.config is not None:
+            environment["BAYPLAN_CONFIG"] = str(self.config)
         return subprocess.run(
             [ROOT / ".venv/bin/bay", *arguments],
-            env={**os.environ, "BAYPLAN_MANAGERS": self.addresses, "NO_COLOR": "1", "COLUMNS": "140"},
-            stdin=subprocess.DEVNULL,
+            env=environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -215,6 +266,10 @@ class LocalCluster:
             "BAYPLAN_PORT_1": str(self.ports[0]),
             "BAYPLAN_PORT_2": str(self.ports[1]),
             "BAYPLAN_PORT_3": str(self.ports[2]),
+            "BAYPLAN_JOIN_PORT_1": str(self.ports[0] + 1),
+            "BAYPLAN_JOIN_PORT_2": str(self.ports[1] + 1),
+            "BAYPLAN_JOIN_PORT_3": str(self.ports[2] + 1),
+            "BAYPLAN_CERTIFICATE_LIFE": self.certificate_life,
             "BAYPLAN_REGISTRY_PORT": str(self.registry_port),
             "BAYPLAN_RUN": str(self.run_dir),
         }
@@ -251,8 +306,11 @@ TESTS = LocalCluster(
     project="bayplan-tests",
     net="172.31.85",
     bridge="bayplan1",
-    ports=(7410, 7411, 7412),
+    ports=(7410, 7412, 7414),
     registry_port=7460,
+    # Short, so that certificates are renewed all the time that the tests run.
+    certificate_life="2m",
+    config=CACHE / "run/bayplan-tests-bay/config.yaml",
 )
 
 

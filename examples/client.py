@@ -1,4 +1,4 @@
-"""Run a Deployment on a cluster and show where its pods are: `python examples/client.py 10.0.0.1:7400`."""
+"""Run a Deployment on the cluster you are logged in to, and show where its pods are: `python examples/client.py`."""
 
 import asyncio
 import sys
@@ -20,9 +20,9 @@ WEB = {
 }
 
 
-async def main(managers: list[str]) -> int:
+async def main() -> int:
     """Apply, wait, print."""
-    async with Client(managers) as cluster:
+    async with Client.from_context() as cluster:
         for applied in await cluster.apply([WEB]):
             print(f"{applied.kind}/{applied.name} {applied.result}")
         try:
@@ -36,4 +36,4 @@ async def main(managers: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1:] or ["127.0.0.1:7400"])))
+    sys.exit(asyncio.run(main()))

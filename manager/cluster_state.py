@@ -74,7 +74,7 @@ class ClusterState:
     """Mutable, owned by the control loop's task; everybody else reads between its awaits."""
 
     def __init__(self) -> None:
-        self.meta = records.Meta(format_version=1, cluster_id="", incarnation="")
+        self.meta = records.Meta(format_version=records.FORMAT_VERSION, cluster_id="", incarnation="")
         self.revision = 0  # The store's: the highest of what was listed, watched and committed.
         # Up to which everything that others wrote is known: a commit may be ahead of the watch.
         self.watched_revision = 0
@@ -100,6 +100,8 @@ class ClusterState:
         self.key_revisions: dict[str, int] = {}
         # Keys that are gone, and since when: a listing or a watch may bring them back from before.
         self._gone_keys: dict[str, int] = {}
+        # What agents pull images with. Never changed, only replaced: another object means that it changed.
+        self.credentials: tuple[wire.RegistryCredential, ...] = ()
         self.attempts = Attempts()
         self.decisions: list[str] = []  # Keys, oldest first.
 
@@ -132,6 +134,16 @@ class ClusterState:
         self.nodes.pop(name, None)
         self.by_node.pop(name, None)
         self.reserved.pop(name, None)
+
+    def put_credential(self, registry: str, *, username: str, password: str) -> None:
+        """Add or change what is shown to a registry."""
+        self.drop_credential(registry)
+        credential = wire.RegistryCredential(registry=registry, username=username, password=password)
+        self.credentials = (*self.credentials, credential)
+
+    def drop_credential(self, registry: str) -> None:
+        """Forget it."""
+        self.credentials = tuple(each for each in self.credentials if each.registry != registry)
 
     # -- placements ----------------------------------------------------------------------------
 

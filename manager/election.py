@@ -55,9 +55,15 @@ AFTER_RESIGNING_S = 2.0
 class Election:
     """One manager's part in the election. One object, one `run`."""
 
-    def __init__(self, store: Store, *, manager_id: str, address: str, chance: random.Random) -> None:
-        """Stands as `manager_id` at `address` ("host:port"); `chance` gives jitter and the store's ids."""
+    def __init__(
+        self, store: Store, *, manager_id: str, address: str, chance: random.Random, cluster_id: str = ""
+    ) -> None:
+        """Stands as `manager_id` at `address` ("host:port"); `chance` gives jitter and the store's ids.
+
+        `cluster_id` is kept when the store was wiped; empty: the store's own.
+        """
         self._store = store
+        self._cluster_id = cluster_id
         self._id = manager_id
         self._value = json.dumps({"id": manager_id, "address": address}).encode()
         self._chance = chance
@@ -237,7 +243,9 @@ class Election:
         if self._lease is None or self._lease.is_gone:
             self._lease = await self._store.grant_lease(LEASE_TTL_S)
         lease = self._lease
-        meta = await ensure_meta(self._store, lambda: f"{self._chance.getrandbits(64):016x}")
+        meta = await ensure_meta(
+            self._store, lambda: f"{self._chance.getrandbits(64):016x}", cluster_id=self._cluster_id
+        )
         is_vacant = Compare(key=keys.LEADER, field=Field.CREATE_REVISION, to=0)
         put = Put(key=keys.LEADER, value=self._value, lease=lease.id)
         try:

@@ -2,100 +2,133 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-import bayplan
+from bayplan.identity.credentials import CredentialsError
 from bayplan.log import configure_log
+from bayplan.settings import Setting, Settings, read_settings
 from bayplan.transport.grpc import GrpcTransport
+from manager.access.access import Access, NotAMemberError, begin
+from manager.access.settings import ACCESS_SETTINGS, AccessSettings, host_port, read_access_settings
 from manager.manager import Manager, ManagerSettings
 from manager.members import DuplicateManagerError
-from manager.registry_auth import RegistryAuthError, read_registry_auth
 from manager.store.etcd import EtcdStore
 from manager.store.etcd_members import EtcdTls
 from manager.store.meta import FormatVersionError
-from manager.store.port import StoreUnavailableError, StoreVersionError
+from manager.store.port import StoreError, StoreVersionError
 from manager.store.records import DamagedRecordError
+from manager.store.sealed import KeyringError
+from manager.store.sealing import ClusterKeyError, WrongClusterKeyError
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_PORT = 7400
 ETCD_RETRY_S = 1.0
+SETTINGS_FILE = Path("/etc/bayplan/manager.toml")
+
+SETTINGS = (
+    Setting(name="id", help="this manager's name, unique in the cluster, e.g. m1", default=None),
+    Setting(name="etcd", help="etcd's endpoints, e.g. 10.0.0.1:2379,10.0.0.2:2379", default="127.0.0.1:2379"),
+    Setting(name="etcd-ca", help="certificate of the CA that etcd's members must show (turns TLS on)"),
+    Setting(name="etcd-cert", help="this manager's certificate for etcd"),
+    Setting(name="etcd-key", help="its key"),
+    Setting(name="listen", help="address to listen on", default=f"0.0.0.0:{DEFAULT_PORT}"),
+    Setting(
+        name="advertise",
+        help="address at which agents, users and other managers reach this one, host:port",
+        default=None,
+    ),
+    Setting(name="default-registry", help="registry of images whose name says none, e.g. registry:5000"),
+    *ACCESS_SETTINGS,
+    Setting(
+        name="new-admin-token",
+        help="write a login token for the user admin into --data-dir, say where, and end",
+        is_flag=True,
+    ),
+)
 
 
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bayplan-manager",
-        description="A manager of a Bayplan cluster. Run one or, better, three; one of them leads.",
-        epilog="Every option can be given as an environment variable: --etcd is BAYPLAN_ETCD.",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arguments:
+    manager: ManagerSettings
+    access: AccessSettings
+    etcd: list[str]  # host:port of each endpoint.
+    etcd_tls: EtcdTls | None  # None: plain text.
+    new_admin_token: bool
+
+
+def _arguments(argv: Sequence[str], environ: Mapping[str, str], file: Path = SETTINGS_FILE) -> _Arguments:
+    """Ends the program with words and exit code 2 where something is wrong."""
+    given = read_settings(
+        "bayplan-manager",
+        "A manager of a Bayplan cluster. Run one or, better, three; one of them leads.",
+        SETTINGS,
+        argv=argv,
+        environ=environ,
+        default_file=file,
     )
-
-    def option(name: str, text: str, default: str | None = None) -> None:
-        variable = "BAYPLAN_" + name.upper().replace("-", "_")
-        value = os.environ.get(variable, default)
-        parser.add_argument(f"--{name}", default=value, required=value is None, help=text)
-
-    option("id", "this manager's name, unique in the cluster, e.g. m1")
-    option("etcd", "etcd's endpoints, e.g. 10.0.0.1:2379,10.0.0.2:2379", "127.0.0.1:2379")
-    option("etcd-ca", "certificate of the CA that etcd's members must show (turns TLS on)", "")
-    option("etcd-cert", "this manager's certificate for etcd", "")
-    option("etcd-key", "its key", "")
-    option("listen", "address to listen on", f"0.0.0.0:{DEFAULT_PORT}")
-    option("advertise", "address at which agents, users and other managers reach this one, host:port")
-    option("default-registry", "registry of images whose name says none, e.g. registry:5000", "")
-    option("registry-auth", "file with registries' passwords, in the form of Docker's config.json", "")
-    parser.add_argument("--version", action="version", version=f"bayplan-manager {bayplan.__version__}")
-    return parser
-
-
-def _host_port(parser: argparse.ArgumentParser, text: str, option: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        parser.error(f"--{option} {text!r} is not host:port")
-    return host, int(port)
+    try:
+        host, port = host_port(given, "listen")
+        host_port(given, "advertise")
+        return _Arguments(
+            manager=ManagerSettings(
+                id=given.text("id"),
+                listen_host=host,
+                listen_port=port,
+                advertise=given.text("advertise"),
+                default_registry=given.text("default-registry"),
+            ),
+            access=read_access_settings(given),
+            etcd=given.text("etcd").split(","),
+            etcd_tls=_tls(given),
+            new_admin_token=given.flag("new-admin-token"),
+        )
+    except (ValueError, OSError) as error:
+        given.fail(str(error))
 
 
-def _tls(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> EtcdTls | None:
-    if bool(arguments.etcd_cert) != bool(arguments.etcd_key):
-        parser.error("--etcd-cert and --etcd-key belong together")
-    if not arguments.etcd_ca:
-        if arguments.etcd_cert:
-            parser.error("--etcd-cert needs --etcd-ca")
+def _tls(given: Settings) -> EtcdTls | None:
+    """Raises ValueError in words."""
+    ca, cert, key = (given.text(name) for name in ("etcd-ca", "etcd-cert", "etcd-key"))
+    if bool(cert) != bool(key):
+        raise ValueError("--etcd-cert and --etcd-key belong together")
+    if not ca:
+        if cert:
+            raise ValueError("--etcd-cert needs --etcd-ca")
         return None
-    return EtcdTls(
-        ca=Path(arguments.etcd_ca),
-        cert=Path(arguments.etcd_cert) if arguments.etcd_cert else None,
-        key=Path(arguments.etcd_key) if arguments.etcd_key else None,
-    )
+    return EtcdTls(ca=Path(ca), cert=Path(cert) if cert else None, key=Path(key) if key else None)
 
 
-async def _run(settings: ManagerSettings, endpoints: list[str], tls: EtcdTls | None) -> None:
+async def _run(arguments: _Arguments) -> None:
+    settings = arguments.manager
     loop = asyncio.get_running_loop()
-    store = EtcdStore(endpoints, tls)
-    manager = Manager(
-        settings,
-        store=store,
-        transport=GrpcTransport(),
-        wall_s=time.time,
-        chance=random.Random(),  # noqa: S311 - jitter and ids, no secrets
-    )
+    etcd = EtcdStore(arguments.etcd, arguments.etcd_tls)
+    chance = random.Random()  # noqa: S311 - jitter and ids, no secrets
 
     async def run() -> None:
-        while True:
-            try:
-                await store.check_version()
-                break
-            except StoreUnavailableError as error:
-                log.warning("store.unavailable", error=str(error))
-                await asyncio.sleep(ETCD_RETRY_S)
+        access = await _access(arguments, etcd, chance)
+        if arguments.new_admin_token:
+            assert access is not None
+            sys.stdout.write(f"{await access.new_admin_token()}\n")
+            return
+        manager = Manager(
+            settings,
+            store=access.store if access is not None else etcd,
+            transport=GrpcTransport(access.own if access is not None else None),
+            access=access,
+            wall_s=time.time,
+            chance=chance,
+        )
         await manager.run()
 
     try:
@@ -106,36 +139,46 @@ async def _run(settings: ManagerSettings, endpoints: list[str], tls: EtcdTls | N
     except asyncio.CancelledError:
         log.info("manager.stopped", manager=settings.id)
     finally:
-        await store.aclose()
+        await etcd.aclose()
+
+
+async def _access(arguments: _Arguments, etcd: EtcdStore, chance: random.Random) -> Access | None:
+    """As soon as etcd answers; None in the insecure mode."""
+    while True:
+        try:
+            await etcd.check_version()
+            if arguments.access.insecure_loopback:
+                log.warning(
+                    "manager.insecure",
+                    warning="NO ENCRYPTION AND NO AUTHENTICATION: everybody on this host controls the cluster",
+                )
+                return None
+            return await begin(
+                arguments.access, manager_id=arguments.manager.id, etcd=etcd, wall_s=time.time, chance=chance
+            )
+        except (WrongClusterKeyError, KeyringError, StoreVersionError):
+            raise
+        except StoreError as error:
+            log.warning("store.unavailable", error=str(error))
+            await asyncio.sleep(ETCD_RETRY_S)
 
 
 def main() -> None:
     """Run until SIGTERM."""
-    parser = _arguments()
-    arguments = parser.parse_args()
-    host, port = _host_port(parser, arguments.listen, "listen")
-    _host_port(parser, arguments.advertise, "advertise")
-    tls = _tls(parser, arguments)
+    arguments = _arguments(sys.argv[1:], os.environ)
     configure_log()
     try:
-        credentials = read_registry_auth(Path(arguments.registry_auth)) if arguments.registry_auth else ()
-    except (RegistryAuthError, OSError) as error:
-        parser.error(str(error))
-    settings = ManagerSettings(
-        id=arguments.id,
-        listen_host=host,
-        listen_port=port,
-        advertise=arguments.advertise,
-        default_registry=arguments.default_registry,
-        credentials=credentials,
-    )
-    try:
-        asyncio.run(_run(settings, arguments.etcd.split(","), tls))
+        asyncio.run(_run(arguments))
     except* (
-        FormatVersionError,
-        DuplicateManagerError,
+        ClusterKeyError,
+        CredentialsError,
         DamagedRecordError,
+        DuplicateManagerError,
+        FormatVersionError,
+        KeyringError,
+        NotAMemberError,
         StoreVersionError,
+        WrongClusterKeyError,
         OSError,
     ) as group:
         # What an operator must put right: words, no traceback.

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 import bayplan
+from bayplan.identity.names import Kind
 from bayplan.transport.port import Listener, Transport
-from bayplan.v1 import agent_link_pb2, control_pb2, manager_link_pb2
-from bayplan.v1 import agent_link_pb2 as wire
+from bayplan.v1 import access_pb2, agent_link_pb2, control_pb2, manager_link_pb2
 from bayplan.v1 import control_pb2 as api
+from bayplan.v1.access_pb2_grpc import add_AccessServicer_to_server
 from bayplan.v1.agent_link_pb2_grpc import add_AgentLinkServicer_to_server
 from bayplan.v1.control_pb2_grpc import add_ControlServicer_to_server
 from bayplan.v1.manager_link_pb2_grpc import add_ManagerLinkServicer_to_server
+from manager.access.access import Access
+from manager.access.gate import Gate
+from manager.access.methods import callers_of
+from manager.access.servicer import AccessServicer
 from manager.commit import FencedError
 from manager.control_api.calls import Calls
 from manager.control_api.documents import Documents
@@ -47,11 +53,22 @@ class ManagerSettings:
     listen_port: int
     advertise: str  # host:port at which agents, users and other managers reach it.
     default_registry: str = ""
-    credentials: tuple[wire.RegistryCredential, ...] = field(default=(), repr=False)
+
+
+SERVICES = (
+    control_pb2.DESCRIPTOR.services_by_name["Control"],
+    access_pb2.DESCRIPTOR.services_by_name["Access"],
+    agent_link_pb2.DESCRIPTOR.services_by_name["AgentLink"],
+    manager_link_pb2.DESCRIPTOR.services_by_name["ManagerLink"],
+)
 
 
 class Manager:
-    """Runs until cancelled; containers do not notice when it ends."""
+    """Runs until cancelled; containers do not notice when it ends.
+
+    Args:
+        access: who is let in; None where nobody is told apart: on loopback addresses, and in tests.
+    """
 
     def __init__(
         self,
@@ -59,18 +76,26 @@ class Manager:
         *,
         store: Store,
         transport: Transport,
+        access: Access | None = None,
         wall_s: Callable[[], float],
         chance: random.Random,
     ) -> None:
         self._settings = settings
         self._store = store
         self._transport = transport
+        self._access = access
         self._wall_s = wall_s
         self._chance = chance
-        self._meta = records.Meta(format_version=1, cluster_id="", incarnation="")
+        self._meta = records.Meta(format_version=records.FORMAT_VERSION, cluster_id="", incarnation="")
         self._store_id = ""
         self._leadership: Leadership | None = None
-        self._election = Election(store, manager_id=settings.id, address=settings.advertise, chance=chance)
+        self._election = Election(
+            store,
+            manager_id=settings.id,
+            address=settings.advertise,
+            chance=chance,
+            cluster_id=access.cluster if access is not None else "",
+        )
         self._members = Members(store, manager_id=settings.id, address=settings.advertise, chance=chance)
         self._follower = Follower(
             self._election,
@@ -82,11 +107,42 @@ class Manager:
         documents = Documents(store, wall_s=wall_s, new_uid=lambda: f"{chance.getrandbits(64):016x}")
         self._control = ControlServicer(self, self._calls, documents, store)
         self._agent_link = AgentLinkServicer(self, transport)
+        self._roots_pem = access.authority.roots_pem() if access is not None else b""
+        self._gate: Gate | None = None
+        self._access_servicer: AccessServicer | None = None
+        if access is not None:
+            self._gate, self._access_servicer = self._guard(access)
         self._manager_link = ManagerLinkServicer(
             self._follower,
             leading=lambda: self._leadership.term.epoch.revision if self._leadership else 0,
             leader_address=lambda: self.leader_address,
         )
+
+    def _guard(self, access: Access) -> tuple[Gate, AccessServicer]:
+        """What stands before every method, and the methods about who may pass."""
+        methods = callers_of(SERVICES)
+        servicer = AccessServicer(
+            self,
+            access.authority,
+            access.registry,
+            access.audit,
+            access.cluster_keys,
+            methods=methods,
+            transport=self._transport,
+            wall_s=self._wall_s,
+            loop_s=lambda: asyncio.get_running_loop().time(),
+        )
+        access.registry.changed.append(self._roots_changed)
+        return access.gate(methods), servicer
+
+    def _roots_changed(self) -> None:
+        """Agents fetch new certificates when another root signs than before."""
+        assert self._access is not None
+        roots = self._access.authority.roots_pem()
+        if roots != self._roots_pem:
+            self._roots_pem = roots
+            if self.dispatcher is not None:
+                self.dispatcher.ask_to_renew()
 
     # -- who leads -----------------------------------------------------------------------------
 
@@ -168,6 +224,21 @@ class Manager:
             return "Suspended"
         return "Leading" if self._leadership.mark().complete else "Learning"
 
+    def manager_addresses(self) -> list[str]:
+        """Of every living manager, this one too."""
+        return self._members.addresses()
+
+    def other_managers(self) -> dict[str, str]:
+        """Id → address of every other living manager."""
+        known = self._members.all()
+        return {each: entry["address"] for each, entry in known.items() if each != self._settings.id}
+
+    async def forget_node(self, name: str) -> None:
+        """Its certificates are void. Raises StoreError."""
+        if self._access is not None:
+            with contextlib.suppress(LookupError):  # It was never let in by a certificate.
+                await self._access.authority.revoke(Kind.NODE.value, name)
+
     async def etcd_version(self) -> str:
         """Asked of etcd now. Raises StoreError."""
         return (await self._store.status()).version
@@ -185,6 +256,9 @@ class Manager:
                     self._election.run(self._lead, is_followed=self._follower.is_followed), name="election"
                 )
                 parts.create_task(self._follower.run(), name="follower")
+                if self._access is not None and self._gate is not None:
+                    parts.create_task(self._access.run(lambda: self._leadership is not None), name="access")
+                    parts.create_task(self._gate.run(), name="gate")
         finally:
             self._manager_link.resign()
             await self._calls.aclose()
@@ -193,7 +267,13 @@ class Manager:
     async def _learn_store(self) -> None:
         while True:
             try:
-                self._meta = await ensure_meta(self._store, lambda: f"{self._chance.getrandbits(64):016x}")
+                self._meta = await ensure_meta(
+                    self._store,
+                    lambda: f"{self._chance.getrandbits(64):016x}",
+                    cluster_id=self._access.cluster if self._access is not None else "",
+                )
+                if self._access is not None:
+                    await self._access.establish()
                 status = await self._store.status()
             except StoreError as error:
                 log.warning("store.unavailable", error=str(error))
@@ -203,23 +283,19 @@ class Manager:
                 return
 
     async def _serve(self) -> Listener:
-        names = [
-            descriptor.services_by_name[service].full_name
-            for descriptor, service in (
-                (control_pb2.DESCRIPTOR, "Control"),
-                (agent_link_pb2.DESCRIPTOR, "AgentLink"),
-                (manager_link_pb2.DESCRIPTOR, "ManagerLink"),
-            )
+        services = [
+            partial(add_ControlServicer_to_server, self._control),
+            partial(add_AgentLinkServicer_to_server, self._agent_link),
+            partial(add_ManagerLinkServicer_to_server, self._manager_link),
         ]
+        if self._access_servicer is not None:
+            services.append(partial(add_AccessServicer_to_server, self._access_servicer))
         listener = await self._transport.serve(
             self._settings.listen_host,
             self._settings.listen_port,
-            [
-                partial(add_ControlServicer_to_server, self._control),
-                partial(add_AgentLinkServicer_to_server, self._agent_link),
-                partial(add_ManagerLinkServicer_to_server, self._manager_link),
-            ],
-            names,
+            services,
+            [service.full_name for service in SERVICES],
+            interceptors=[self._gate] if self._gate is not None else [],
         )
         log.info(
             "manager.serving", manager=self._settings.id, port=listener.port, version=bayplan.__version__
@@ -231,7 +307,6 @@ class Manager:
         settings = DispatcherSettings(
             manager=self._settings.id,
             default_registry=self._settings.default_registry,
-            credentials=self._settings.credentials,
         )
         try:
             await self._learn_store()

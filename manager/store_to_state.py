@@ -19,6 +19,7 @@ from bayplan.resources.workloads import Deployment
 from manager.cluster_state import ClusterState, StoredResource
 from manager.store import keys, records
 from manager.store.port import KeyChange, KeyValue, Listing
+from manager.store.registries import REGISTRIES, decode_login, parse_registry_key
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +43,7 @@ def apply_watched(state: ClusterState, changes: Iterable[KeyChange], revision: i
     """
     dirty: set[str] = set()
     for change in changes:
-        if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES)):
+        if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES, REGISTRIES)):
             continue
         if change.mod_revision <= state.known_revision(change.key):
             continue  # A sweep was faster.
@@ -50,8 +51,11 @@ def apply_watched(state: ClusterState, changes: Iterable[KeyChange], revision: i
             state.key_revisions[change.key] = change.mod_revision
             dirty |= _put_intent(state, change.key, change.value)
         elif change.value is None:
-            dirty |= _drop_resource(state, change.key)
+            dirty |= _drop(state, change.key)
             state.forget_key(change.key, change.mod_revision)
+        elif change.key.startswith(REGISTRIES):
+            state.key_revisions[change.key] = change.mod_revision
+            _put_login(state, change.key, change.value)
         else:
             dirty |= _put_resource(state, change.key, change.value, change.mod_revision)
     state.watched_revision = max(state.watched_revision, revision)
@@ -68,9 +72,9 @@ def repair(state: ClusterState, listing: Listing) -> set[str]:
     dirty: set[str] = set()
     listed = {item.key: item for item in listing.items if _is_held(item.key)}
     for key in state.key_revisions.keys() - listed.keys():
-        if state.key_revisions[key] <= listing.revision and key.startswith(keys.RESOURCES):
+        if state.key_revisions[key] <= listing.revision and key.startswith((keys.RESOURCES, REGISTRIES)):
             log.warning("watch.missed", key=key, what="deleted")
-            dirty |= _drop_resource(state, key)
+            dirty |= _drop(state, key)
     for key, item in listed.items():
         if state.known_revision(key) >= item.mod_revision:
             continue
@@ -88,7 +92,9 @@ def repair(state: ClusterState, listing: Listing) -> set[str]:
 
 
 def _is_held(key: str) -> bool:
-    return key.startswith((keys.RESOURCES, keys.PLACEMENTS, keys.NODES, keys.NODE_INTENTS, keys.REVISIONS))
+    return key.startswith(
+        (keys.RESOURCES, keys.PLACEMENTS, keys.NODES, keys.NODE_INTENTS, keys.REVISIONS, REGISTRIES)
+    )
 
 
 def _put(state: ClusterState, key: str, value: bytes, mod_revision: int) -> None:
@@ -101,6 +107,7 @@ def _put(state: ClusterState, key: str, value: bytes, mod_revision: int) -> None
         (keys.COMMIT, _put_commit),
         (keys.META, _put_meta),
         (keys.DECISIONS, _put_decisions),
+        (REGISTRIES, _put_login),
     ):
         if key.startswith(prefix):
             fold(state, key, value)
@@ -200,6 +207,31 @@ def _put_intent(state: ClusterState, key: str, value: bytes | None) -> set[str]:
     if name in state.nodes:
         state.nodes[name].intent = intent
     return {"*"}
+
+
+def _put_login(state: ClusterState, key: str, value: bytes) -> None:
+    registry = parse_registry_key(key)
+    if registry is None:
+        log.warning("store_key.ignored", key=key)
+        return
+    try:
+        login = decode_login(value)
+    except records.DamagedRecordError as error:
+        # What agents were told before stays: it may still open the registry.
+        log.warning("store_key.ignored", key=key, error=str(error))
+        return
+    state.put_credential(registry, username=login.username, password=login.password)
+
+
+def _drop(state: ClusterState, key: str) -> set[str]:
+    """Forget what was deleted by others; returns the workloads concerned."""
+    if not key.startswith(REGISTRIES):
+        return _drop_resource(state, key)
+    state.key_revisions.pop(key, None)
+    registry = parse_registry_key(key)
+    if registry is not None:
+        state.drop_credential(registry)
+    return set()
 
 
 def _drop_resource(state: ClusterState, key: str) -> set[str]:

@@ -8,6 +8,7 @@ import typer
 
 from bayplan.cli import complete
 from bayplan.cli.run import Settings
+from bayplan.transport.addresses import addresses
 
 app = typer.Typer(
     name="bay",
@@ -20,7 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 node_app = typer.Typer(
-    help="Say what became of a node that is gone.", no_args_is_help=True, rich_markup_mode=None
+    help="Say what became of a node that is gone, or end its access.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 admin_app = typer.Typer(
     help="Decide what only an operator can decide.", no_args_is_help=True, rich_markup_mode=None
@@ -29,23 +32,63 @@ top_app = typer.Typer(help="Show what nodes and pods use.", no_args_is_help=True
 app.add_typer(node_app, name="node")
 app.add_typer(admin_app, name="admin")
 app.add_typer(top_app, name="top")
+config_app = typer.Typer(
+    help="Choose among the clusters you know.", no_args_is_help=True, rich_markup_mode=None
+)
+auth_app = typer.Typer(help="Ask what you may do.", no_args_is_help=True, rich_markup_mode=None)
+join_token_app = typer.Typer(
+    help="Let nodes and managers join the cluster.", no_args_is_help=True, rich_markup_mode=None
+)
+user_app = typer.Typer(
+    help="Give people and programs access, and end it.", no_args_is_help=True, rich_markup_mode=None
+)
+manager_app = typer.Typer(help="End a manager's access.", no_args_is_help=True, rich_markup_mode=None)
+ca_app = typer.Typer(
+    help="Show and replace the root behind all certificates.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(config_app, name="config")
+app.add_typer(auth_app, name="auth")
+app.add_typer(join_token_app, name="join-token")
+app.add_typer(user_app, name="user")
+app.add_typer(manager_app, name="manager")
+app.add_typer(ca_app, name="ca")
+create_app = typer.Typer(
+    help="Make things without writing a manifest.", no_args_is_help=True, rich_markup_mode=None
+)
+create_secret_app = typer.Typer(help="Make a secret.", no_args_is_help=True, rich_markup_mode=None)
+registry_app = typer.Typer(
+    help="Say what nodes pull images with.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(create_app, name="create")
+create_app.add_typer(create_secret_app, name="secret")
+app.add_typer(registry_app, name="registry")
 
 
 @app.callback()
 def _settings(
     ctx: typer.Context,
     *,
-    managers: Annotated[
+    context: Annotated[
         str,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            envvar="BAYPLAN_CONTEXT",
+            help="Which cluster, and as whom; see `bay config`.",
+            autocompletion=complete.contexts,
+        ),
+    ] = "",
+    managers: Annotated[
+        str | None,
         typer.Option(
             "--managers",
             metavar="HOST:PORT,…",
             envvar="BAYPLAN_MANAGERS",
-            help="Managers to ask, any of them.",
+            help="Managers to ask, any of them, instead of the context's.",
         ),
-    ] = complete.DEFAULT_MANAGERS,
+    ] = None,
 ) -> None:
-    addresses = complete.addresses(managers)
-    if not addresses:
+    given = addresses(managers or "")
+    if managers is not None and not given:
         raise typer.BadParameter("names no manager", param_hint="--managers")
-    ctx.obj = Settings(managers=addresses)
+    ctx.obj = Settings(managers=given, context=context)

@@ -150,6 +150,15 @@ SERVICE = _document_view(
     ("SELECTOR",),
     lambda document: (pairs(_spec(document).get("selector") or {}),),
 )
+SECRET = _document_view(
+    ("NAME", "TYPE", "DATA", "AGE"),
+    lambda document: (
+        document.name,
+        str(document.body.get("type", "Opaque")),
+        str(len(document.body.get("data") or ())),
+        age(document.created_ms),
+    ),
+)
 PLAIN = _document_view(("NAME", "AGE"), lambda document: (document.name, age(document.created_ms)))
 
 
@@ -217,6 +226,7 @@ def of_kind(kind: Kind) -> View[Any]:
     views: dict[str, View[Any]] = {
         "Deployment": DEPLOYMENT,
         "Service": SERVICE,
+        "Secret": SECRET,
         "Pod": POD,
         "Node": NODE,
         "Event": EVENT,

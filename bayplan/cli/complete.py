@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING
 
 import typer
 
 from bayplan.cli import kinds
+from bayplan.transport.addresses import addresses
 
 if TYPE_CHECKING:
     from bayplan.client import Client
-
-DEFAULT_MANAGERS = "127.0.0.1:7400"
 
 # A TAB that takes longer is worse than one that offers nothing.
 _TIMEOUT_S = 0.15
@@ -60,6 +58,26 @@ def namespaces(ctx: typer.Context, incomplete: str) -> list[str]:
         return ["default", *(document.namespace for document in await client.list())]
 
     return _begin(set(_asked(ctx, ask)), incomplete)
+
+
+def registries(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Registries that nodes have a login for."""
+
+    async def ask(client: Client) -> list[str]:
+        return [each.registry for each in await client.registries()]
+
+    return _begin(_asked(ctx, ask), incomplete)
+
+
+def contexts(incomplete: str) -> list[str]:
+    """Names of contexts."""
+    from bayplan.client import ContextError
+    from bayplan.client.contexts import config_file, read_config
+
+    try:
+        return _begin(read_config(config_file()).contexts, incomplete)
+    except ContextError:
+        return []
 
 
 def rejoin_words(environment: MutableMapping[str, str]) -> None:
@@ -116,19 +134,19 @@ def _asked(ctx: typer.Context, ask: Callable[[Client], Awaitable[list[str]]]) ->
     from bayplan.client import BayplanError, Client
 
     # While completing, the callback that reads the settings does not run.
-    given = ctx.find_root().params.get("managers") or os.environ.get("BAYPLAN_MANAGERS") or DEFAULT_MANAGERS
+    given = ctx.find_root().params
 
     async def main() -> list[str]:
-        async with Client(addresses(str(given)), timeout_s=_TIMEOUT_S) as client, asyncio.timeout(_TIMEOUT_S):
+        client = Client.from_context(
+            given.get("context"),
+            managers=addresses(given.get("managers") or ""),
+            timeout_s=_TIMEOUT_S,
+            may_renew=False,
+        )
+        async with client, asyncio.timeout(_TIMEOUT_S):
             return await ask(client)
 
     try:
         return asyncio.run(main())
     except (BayplanError, TimeoutError, OSError, ValueError):
         return []
-
-
-def addresses(text: str) -> tuple[str, ...]:
-    """A comma list of managers; a missing port is 7400."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(part if ":" in part.rpartition("]")[2] else f"{part}:7400" for part in parts)

@@ -194,6 +194,11 @@ def _document(document: Document, pods: Sequence[Pod]) -> None:
         for label, value in zip(labels, columns.SERVICE.row(document)[1:-1], strict=True):
             _line(label, value)
         _line("Selector", pairs(spec.get("selector") or {}))
+    elif document.kind == "Secret":
+        _line("Type", body.get("type", "Opaque"))
+        _line("Immutable", body.get("immutable", False))
+        # The keys alone, whoever asks.
+        _section("Data", [clean(str(key)) for key in body.get("data") or ()])
 
 
 def _events(events: Sequence[Event], *, with_object: bool = False) -> None:

@@ -14,11 +14,13 @@ from bayplan.cli.run import flush, note, say
 from bayplan.cli.text import Table, clean
 
 if TYPE_CHECKING:
-    from bayplan.client import Client
+    from bayplan.client import Client, Document
     from bayplan.resources.kinds import Kind
 
 # Nodes have no watch of their own.
 _LOOK_EVERY_S = 1.0
+
+_HIDDEN = "note: values are hidden; --show-secrets shows them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +33,14 @@ class Query:
     output: str = ""
     quiet: bool = False
     with_headers: bool = True
+    show_secrets: bool = False
 
 
 async def get(client: Client, query: Query) -> None:
     """Print what `query` asks for, grouped by kind."""
     if query.selector and any(reference.name for reference in query.references):
         raise CommandError("a name and a selector exclude each other")
+    _check_secrets(query)
     found: dict[str, tuple[Kind, list[Any]]] = {}
     for reference in query.references:
         items = await _items(client, reference, query)
@@ -46,6 +50,8 @@ async def get(client: Client, query: Query) -> None:
         shaped = [columns.of_kind(kind).shape(item) for kind, items in found.values() for item in items]
         single = len(query.references) == 1 and bool(query.references[0].name)
         say(shapes.text_of(shaped, output=query.output, single=single))
+        if any(_is_hidden(item) for kind, items in found.values() if kind is kinds.SECRET for item in items):
+            note(_HIDDEN)
         return
     groups = [(kind, items) for kind, items in found.values() if items]
     if not groups:
@@ -59,6 +65,16 @@ async def get(client: Client, query: Query) -> None:
             say()
         for line in _lines(kind, items, query, several=len(found) > 1):
             say(line)
+
+
+def _check_secrets(query: Query) -> None:
+    if query.show_secrets and query.output not in {"json", "yaml"}:
+        raise CommandError("--show-secrets shows values, which only -o yaml and -o json do", exit_code=2)
+
+
+def _is_hidden(document: Document) -> bool:
+    annotations = (document.body.get("metadata") or {}).get("annotations") or {}
+    return "bayplan.io/hidden" in annotations and bool(document.body.get("data"))
 
 
 def _is_names(query: Query) -> bool:
@@ -110,8 +126,12 @@ async def _items(client: Client, reference: kinds.Reference, query: Query) -> li
     if kind is kinds.EVENT:
         return list(await client.events(namespace=namespace, object=name))
     if name:
-        return [await client.get(kind.name, name, namespace=namespace)]
-    return list(await client.list(kind.name, namespace=namespace, selector=query.selector))
+        return [await client.get(kind.name, name, namespace=namespace, show_secrets=query.show_secrets)]
+    return list(
+        await client.list(
+            kind.name, namespace=namespace, selector=query.selector, show_secrets=query.show_secrets
+        )
+    )
 
 
 async def object_of(client: Client, reference: kinds.Reference, *, namespace: str) -> str:
@@ -128,6 +148,7 @@ async def watch(client: Client, query: Query) -> None:
     """Print what there is, then every item that looks different from how it was printed last."""
     if len(query.references) != 1:
         raise CommandError("only one kind can be watched at a time")
+    _check_secrets(query)
     reference = query.references[0]
     view = columns.of_kind(reference.kind)
     printed: dict[str, str] = {}
@@ -175,5 +196,9 @@ async def _steps(client: Client, reference: kinds.Reference, query: Query) -> As
             yield [event]
     else:
         name = reference.kind.name
-        async for documents in client.watch(name, namespace=query.namespace, selector=query.selector):
+        if reference.kind is kinds.SECRET and query.output in {"json", "yaml"} and not query.show_secrets:
+            note(_HIDDEN)
+        async for documents in client.watch(
+            name, namespace=query.namespace, selector=query.selector, show_secrets=query.show_secrets
+        ):
             yield documents.documents

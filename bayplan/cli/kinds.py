@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = documents.KINDS["Deployment"]
 SERVICE = documents.KINDS["Service"]
+SECRET = documents.KINDS["Secret"]
 POD = documents.KINDS["Pod"]
 NODE = documents.KINDS["Node"]
 EVENT = Kind(name="Event", plural="events", short_names=("ev",), api_version="v1", is_applied=False)

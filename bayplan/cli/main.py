@@ -6,9 +6,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-# Imported for the commands that they add.
-from bayplan.cli import cluster_commands, complete, workload_commands  # noqa: F401
+from bayplan.cli import complete
 from bayplan.cli.app import app
+
+# isort: off
+# Imported for the commands that they add, in the order in which help shows them.
+from bayplan.cli import workload_commands, cluster_commands, secret_commands  # noqa: F401
+from bayplan.cli import login_commands, access_commands, host_commands  # noqa: F401
+# isort: on
+
+_ANYWHERE = ("--managers", "--context")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,20 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         completion_init()
         complete.rejoin_words(os.environ)
-    app(_managers_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="bay")
+    # What gRPC itself writes to stderr is for those who work on gRPC.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    app(_settings_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="bay")
 
 
-def _managers_first(arguments: list[str]) -> list[str]:
-    """`--managers` may stand anywhere before a `--`, as people expect of it."""
+def _settings_first(arguments: list[str]) -> list[str]:
+    """`--managers` and `--context` may stand anywhere before a `--`, as people expect of them."""
     first: list[str] = []
     rest: list[str] = []
     words = iter(arguments)
     for word in words:
         if word == "--":
             rest += [word, *words]
-        elif word == "--managers":
+        elif word in _ANYWHERE:
             first += [word, *(value for value in [next(words, None)] if value is not None)]
-        elif word.startswith("--managers="):
+        elif word.partition("=")[0] in _ANYWHERE:
             first.append(word)
         else:
             rest.append(word)

@@ -79,16 +79,27 @@ ThingsIfAny = Annotated[
 PodName = Annotated[str, typer.Argument(metavar="POD", hidden=True, autocompletion=complete.pods)]
 NodeName = Annotated[str, typer.Argument(metavar="NODE", hidden=True, autocompletion=complete.nodes)]
 
-_TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+# A digit more than nine is no time that anybody means.
+_TIME = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s?)?", re.ASCII)
 
 
 def seconds(text: str) -> float:
-    """`90`, `90s`, `5m`, `1h30m` in seconds. Raises CommandError."""
+    """`90`, `90s`, `5m`, `1h30m`, `30d` in seconds. Raises CommandError."""
     match = _TIME.fullmatch(text.strip())
     if not text.strip() or match is None:
         raise CommandError(f'"{clean(text)}" is no length of time; write 90s, 5m or 1h', exit_code=2)
-    hours, minutes, rest = match.groups()
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0)
+    days, hours, minutes, rest = match.groups()
+    return int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0)
+
+
+def lifetime_ms(text: str) -> int:
+    """A length of time in milliseconds, for what ends after it; 0 for nothing given. Raises CommandError."""
+    if not text:
+        return 0
+    length_ms = int(seconds(text) * 1000)
+    if length_ms <= 0:
+        raise CommandError("a life of 0 s would end before it began", exit_code=2)
+    return length_ms
 
 
 def labels(text: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
+INSECURE_WARNING = "warning: no encryption and no identity (BAYPLAN_INSECURE_LOOPBACK)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What holds for every command."""
 
-    managers: tuple[str, ...]
+    managers: tuple[str, ...] = ()  # Empty: the context's.
+    context: str = ""  # Empty: the current one.
 
 
 def say(text: str = "") -> None:
@@ -49,12 +52,23 @@ def note(text: str) -> None:
 
 def run(ctx: typer.Context, command: Callable[[Client], Awaitable[None]]) -> None:
     """Connect, run, and end the process truthfully."""
+    settings = settings_of(ctx)
+    run_unconnected(lambda: _connected(settings, command))
+
+
+def settings_of(ctx: typer.Context) -> Settings:
+    """What holds for every command."""
     settings = ctx.find_object(Settings)
     assert settings is not None
+    return settings
+
+
+def run_unconnected(command: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """As `run`, for what connects by itself."""
     import asyncio  # Help and completion of words do without.
 
     try:
-        asyncio.run(_connected(settings, command))
+        asyncio.run(command())
         sys.stdout.flush()
     except KeyboardInterrupt:
         raise SystemExit(EXIT_INTERRUPTED) from None
@@ -76,14 +90,17 @@ def run_local(command: Callable[[], None]) -> None:
     except BrokenPipeError:
         _forget_stdout()
         raise SystemExit(EXIT_BROKEN_PIPE) from None
-    except CommandError as error:
+    except Exception as error:  # noqa: BLE001  # as above
         raise SystemExit(_tell(error)) from None
 
 
 async def _connected(settings: Settings, command: Callable[[Client], Awaitable[None]]) -> None:
     from bayplan.client import Client
+    from bayplan.client.insecure import is_insecure
 
-    async with Client(settings.managers) as client:
+    if is_insecure():
+        note(INSECURE_WARNING)
+    async with Client.from_context(settings.context or None, managers=settings.managers) as client:
         try:
             await command(client)
         finally:

@@ -62,8 +62,11 @@ def get(
     watch: options.Watch = False,
     no_headers: options.NoHeaders = False,
     quiet: options.Quiet = False,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="With the values of secrets; in yaml and json.")
+    ] = False,
 ) -> None:
-    """Show deploy, svc, pods, nodes, events, or all."""
+    """Show deploy, svc, secrets, pods, nodes, events, or all."""
     from bayplan.cli import get as getting
 
     def query() -> getting.Query:
@@ -74,6 +77,7 @@ def get(
             output=output,
             quiet=quiet,
             with_headers=not no_headers,
+            show_secrets=show_secrets,
         )
 
     run(ctx, lambda client: (getting.watch if watch else getting.get)(client, query()))

@@ -1,7 +1,7 @@
 """Bayplan's client for Python programs; the command line uses it too.
 
 ```
-async with Client(["10.0.0.1:7400", "10.0.0.2:7400"]) as cluster:
+async with Client.from_context() as cluster:
     await cluster.apply([deployment])
     await cluster.wait_ready("Deployment", "web")
     for pod in await cluster.pods(workload="web"):
@@ -9,11 +9,24 @@ async with Client(["10.0.0.1:7400", "10.0.0.2:7400"]) as cluster:
 ```
 """
 
+from bayplan.client.access_types import (
+    Audit,
+    AuditEntry,
+    Ca,
+    CanI,
+    CaRoot,
+    IdentityInfo,
+    JoinTokenInfo,
+    NewToken,
+    RotatedKeys,
+    WhoAmI,
+)
 from bayplan.client.client import Client
 from bayplan.client.errors import (
     AccessDeniedError,
     BayplanError,
     ConflictError,
+    ContextError,
     ForbiddenStateError,
     InvalidDocumentError,
     ManagerFailedError,
@@ -38,6 +51,8 @@ from bayplan.client.types import (
     Output,
     Pod,
     PodsChange,
+    Registry,
+    RegistryChange,
     Scaled,
     Version,
 )
@@ -49,10 +64,16 @@ __all__ = [
     "Adopted",
     "Amounts",
     "Applied",
+    "Audit",
+    "AuditEntry",
     "BayplanError",
+    "Ca",
+    "CaRoot",
+    "CanI",
     "Client",
     "ConflictError",
     "Container",
+    "ContextError",
     "Document",
     "DocumentsChange",
     "Event",
@@ -60,10 +81,13 @@ __all__ = [
     "Exit",
     "Explanation",
     "ForbiddenStateError",
+    "IdentityInfo",
     "InvalidDocumentError",
+    "JoinTokenInfo",
     "Manager",
     "ManagerFailedError",
     "Mark",
+    "NewToken",
     "Node",
     "NotFoundError",
     "NotReadyError",
@@ -71,9 +95,13 @@ __all__ = [
     "Pod",
     "PodsChange",
     "Problem",
+    "Registry",
+    "RegistryChange",
+    "RotatedKeys",
     "Scaled",
     "Taint",
     "UnavailableError",
     "UnknownOutcomeError",
     "Version",
+    "WhoAmI",
 ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from bayplan.client import wire
+from bayplan.client import insecure, wire
+from bayplan.client.access import AccessCalls
 from bayplan.client.documents import DocumentCalls
+from bayplan.client.errors import ContextError
 from bayplan.client.managers import Managers, RepeatedNotFoundError
 from bayplan.client.pods import PodCalls
+from bayplan.client.registries import RegistryCalls
 from bayplan.client.types import (
     Adopted,
     Event,
@@ -20,19 +24,28 @@ from bayplan.client.types import (
     Version,
 )
 from bayplan.model.nodes import Taint
+from bayplan.transport.addresses import MANAGER_PORT, addresses
 from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2 as control
 
-DEFAULT_MANAGER = "127.0.0.1:7400"
+if TYPE_CHECKING:
+    from bayplan.client.renewal import Renewal
+
+DEFAULT_MANAGER = f"127.0.0.1:{MANAGER_PORT}"
+MANAGERS_VARIABLE = "BAYPLAN_MANAGERS"
 
 
-class Client(DocumentCalls, PodCalls):
-    """Speaks to a cluster through any of its managers.
+class Client(DocumentCalls, PodCalls, RegistryCalls, AccessCalls):
+    """Speaks to a cluster through any of its managers. `Client.from_context` makes it as `bay` does.
 
     Args:
         managers: addresses, "host:port". One that answers is enough; more let it go on when one dies.
-        transport: how to reach them; None: gRPC.
+        transport: how to reach them, and as whom. None: without encryption and identity, which is
+            for loopback addresses alone, and where BAYPLAN_INSECURE_LOOPBACK allows it.
         timeout_s: how long a call may try, all managers and repetitions together.
+        renewal: keeps the identity of `transport` fresh.
+
+    Raises: ContextError without a `transport`.
 
     Every method may raise UnavailableError, AccessDeniedError and ManagerFailedError.
     `mark` tells how recent the last answer was, and whether it was complete.
@@ -44,12 +57,44 @@ class Client(DocumentCalls, PodCalls):
         *,
         transport: Transport | None = None,
         timeout_s: float = 10.0,
+        renewal: Renewal | None = None,
     ) -> None:
         if transport is None:
-            from bayplan.transport.grpc import GrpcTransport
+            transport = _insecure_transport(managers)
+        super().__init__(Managers(managers, transport, timeout_s=timeout_s, renewal=renewal))
 
-            transport = GrpcTransport()
-        super().__init__(Managers(managers, transport, timeout_s=timeout_s))
+    @classmethod
+    def from_context(
+        cls,
+        name: str | None = None,
+        *,
+        managers: Sequence[str] = (),
+        timeout_s: float = 10.0,
+        may_renew: bool = True,
+    ) -> Self:
+        """A client with the identity that `bay login` got.
+
+        Args:
+            name: of the context; None: BAYPLAN_CONTEXT, or the current one.
+            managers: instead of the context's; without: BAYPLAN_MANAGERS, if it is set.
+            timeout_s: how long a call may try.
+            may_renew: get new certificates as the old ones age; False: for what must not take long.
+
+        Raises: ContextError: nobody has logged in, there is no such context, or its files are damaged.
+        """
+        given = tuple(managers) or addresses(os.environ.get(MANAGERS_VARIABLE, ""))
+        if insecure.is_insecure():
+            return cls(given or (DEFAULT_MANAGER,), timeout_s=timeout_s)
+        from bayplan.client import contexts
+        from bayplan.client.renewal import Renewal
+        from bayplan.transport.grpc import GrpcTransport
+
+        file = contexts.config_file()
+        context = contexts.choose(contexts.read_config(file), name)
+        own = contexts.own_identity(file, context)
+        asked = given or context.managers
+        renewal = Renewal(file, context, own, asked) if may_renew else None
+        return cls(asked, transport=GrpcTransport(own), timeout_s=timeout_s, renewal=renewal)
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,3 +231,14 @@ class Client(DocumentCalls, PodCalls):
     async def accept_restore(self) -> None:
         """The store is from the past, and right: what it does not know is stopped. Raises: ForbiddenStateError."""
         await self._ask(lambda stub: stub.AcceptRestore, control.AcceptRestoreRequest())
+
+
+def _insecure_transport(managers: Sequence[str]) -> Transport:
+    if not insecure.is_insecure():
+        raise ContextError(
+            "a client needs an identity: make it with `Client.from_context()`, after `bay login` or `bay init`"
+        )
+    insecure.check_loopback(managers)
+    from bayplan.transport.grpc import GrpcTransport
+
+    return GrpcTransport()

@@ -64,28 +64,51 @@ class DocumentCalls(Calls):
             applied += [wire.from_applied(one) for one in reply.applied]
         return tuple(applied)
 
-    async def get(self, kind: str, name: str, *, namespace: str = "default") -> Document:
+    async def get(
+        self, kind: str, name: str, *, namespace: str = "default", show_secrets: bool = False
+    ) -> Document:
         """One document, by its name or a prefix of its name or uid that fits no other.
 
-        Raises: NotFoundError.
+        Without `show_secrets` the values of a Secret are empty, and the annotation bayplan.io/hidden says so.
+        Raises: NotFoundError; AccessDeniedError: secrets are shown to operators.
         """
-        request = control.GetRequest(kind=kind, namespace=namespace, name=name)
+        request = control.GetRequest(kind=kind, namespace=namespace, name=name, show_secrets=show_secrets)
         reply = await self._ask(lambda stub: stub.Get, request)
         return wire.from_document(reply.document)
 
     async def list(
-        self, kind: str = "", *, namespace: str = "", selector: Mapping[str, str] | None = None
+        self,
+        kind: str = "",
+        *,
+        namespace: str = "",
+        selector: Mapping[str, str] | None = None,
+        show_secrets: bool = False,
     ) -> tuple[Document, ...]:
-        """Documents of a kind ("": of each) in a namespace ("": in each) with these labels."""
-        request = control.ListRequest(kind=kind, namespace=namespace, selector=selector or {})
+        """Documents of a kind ("": of each) in a namespace ("": in each) with these labels.
+
+        `show_secrets`: as `get` has it. Raises: AccessDeniedError: secrets are shown to operators.
+        """
+        request = control.ListRequest(
+            kind=kind, namespace=namespace, selector=selector or {}, show_secrets=show_secrets
+        )
         reply = await self._ask(lambda stub: stub.List, request)
         return wire.from_documents(reply.documents)
 
     async def watch(
-        self, kind: str = "", *, namespace: str = "", selector: Mapping[str, str] | None = None
+        self,
+        kind: str = "",
+        *,
+        namespace: str = "",
+        selector: Mapping[str, str] | None = None,
+        show_secrets: bool = False,
     ) -> AsyncGenerator[DocumentsChange, None]:
-        """What there is, then each change. After a break it begins anew, with `initial` set."""
-        request = control.ListRequest(kind=kind, namespace=namespace, selector=selector or {})
+        """What there is, then each change. After a break it begins anew, with `initial` set.
+
+        `show_secrets`: as `get` has it. Raises: AccessDeniedError: secrets are shown to operators.
+        """
+        request = control.ListRequest(
+            kind=kind, namespace=namespace, selector=selector or {}, show_secrets=show_secrets
+        )
         stream = self._watch(lambda stub: stub.Watch, request, first_within_s=ATTEMPT_S)
         async with aclosing(stream):
             async for message in stream:

@@ -33,6 +33,10 @@ class AccessDeniedError(BayplanError):
     """The caller is not known, or may not do this."""
 
 
+class ContextError(BayplanError):
+    """It is not known which cluster is meant, or as whom: log in, or correct the configuration. The text says which."""
+
+
 class UnavailableError(BayplanError):
     """Nobody could answer in time: try again later."""
 

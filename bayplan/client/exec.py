@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,18 +30,18 @@ class ExecSession:
 
     def __init__(
         self,
-        call: grpc.aio.StreamStreamCall[Any, Any],
+        begin: Callable[[], Awaitable[tuple[grpc.aio.StreamStreamCall[Any, Any], str]]],
         start: control_pb2.ExecStart,
-        address: str,
     ) -> None:
-        self._call = call
+        self._begin = begin
         self._start = start
-        self._address = address
+        self._address = ""
         # gRPC bears one write in flight on a stream.
         self._writing = asyncio.Lock()
         self._exit_code: int | None = None
 
     async def __aenter__(self) -> Self:
+        self._call, self._address = await self._begin()
         await self._write(control_pb2.ExecInput(start=self._start))
         return self
 

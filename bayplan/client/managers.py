@@ -27,11 +27,19 @@ from bayplan.client.errors import (
     UnknownOutcomeError,
 )
 from bayplan.client.types import Mark
-from bayplan.transport.errors import is_transport_text, problems_from_error, was_never_sent, words_of
+from bayplan.transport.errors import (
+    OTHER_CLUSTER,
+    REFUSED_HANDSHAKE,
+    is_transport_text,
+    problems_from_error,
+    was_never_sent,
+    words_of,
+)
 from bayplan.transport.port import Transport
 from bayplan.v1.control_pb2_grpc import ControlStub
 
 if TYPE_CHECKING:
+    from bayplan.client.renewal import Renewal
     from bayplan.v1.control_pb2_grpc import ControlAsyncStub  # exists in the .pyi alone
 
 # A manager that is dead or frozen is noticed by its connection within about 3 s; one that is
@@ -67,22 +75,37 @@ class RepeatedNotFoundError(NotFoundError):
 
 
 class Managers:
-    """The managers of one cluster, a channel each. `mark` is that of the last answer."""
+    """The managers of one cluster, a channel each. `mark` is that of the last answer.
 
-    def __init__(self, addresses: Sequence[str], transport: Transport, *, timeout_s: float) -> None:
+    With a `renewal`, every call and every stream begins with a certificate that is fresh.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        transport: Transport,
+        *,
+        timeout_s: float,
+        renewal: Renewal | None = None,
+    ) -> None:
         if not addresses:
             raise ValueError("name at least one manager")
         self.addresses = tuple(addresses)
         self.mark = Mark()
         self.timeout_s = timeout_s
         self._transport = transport
+        self._renewal = renewal
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._identity_version = transport.identity_version  # That `_channels` show.
+        # They show the certificate before this one; streams go on there until the manager cuts them.
+        self._outdated: list[grpc.aio.Channel] = []
         self._current = 0
         self._seen = Mark()
 
     async def aclose(self) -> None:
-        channels, self._channels = self._channels, {}
-        for channel in channels.values():
+        channels, self._channels = [*self._outdated, *self._channels.values()], {}
+        self._outdated = []
+        for channel in channels:
             await channel.close()
 
     async def call(
@@ -93,10 +116,23 @@ class Managers:
         may_repeat: bool,
         extra_s: float = 0.0,
     ) -> _Reply:
+        """Call a method of Control until somebody answers; see `call_on`."""
+        return await self.call_on(
+            lambda channel: method(ControlStub(channel)), request, may_repeat=may_repeat, extra_s=extra_s
+        )
+
+    async def call_on(
+        self,
+        method: Callable[[grpc.aio.Channel], Callable[..., grpc.aio.UnaryUnaryCall[Any, _Reply]]],
+        request: Any,
+        *,
+        may_repeat: bool,
+        extra_s: float = 0.0,
+    ) -> _Reply:
         """Call until somebody answers.
 
         Args:
-            method: picks the call from a stub.
+            method: makes the call on a channel.
             request: its `seen` is filled in where it has one.
             may_repeat: doing it twice does no harm.
             extra_s: on top of the usual time, for work that takes longer.
@@ -115,9 +151,13 @@ class Managers:
             alone = len(self.addresses) == 1 or not may_repeat
             attempt_s = left_s if alone else min(left_s, ATTEMPT_S + extra_s)
             self._fill_in_seen(request)
+            channel = await self._fresh_channel(address)
+            shown = self._identity_version
             try:
-                reply = await method(self._stub(address))(request, timeout=attempt_s)
+                reply = await method(channel)(request, timeout=attempt_s)
             except grpc.aio.AioRpcError as error:
+                if await self._has_fresher(shown, error):
+                    continue
                 if error.code() not in _TRY_ANOTHER:
                     ours = to_error(error)
                     if repeated and isinstance(ours, NotFoundError):
@@ -141,7 +181,7 @@ class Managers:
                 pause_s = self._pause_s(attempt)
                 unreachable = not was_reached and len(failures) == len(self.addresses)
                 if loop.time() + pause_s >= (give_up_early if unreachable else deadline):
-                    raise _unavailable(failures) from error
+                    raise self._unavailable(failures) from error
                 await asyncio.sleep(pause_s)
             else:
                 self.observe(reply)
@@ -173,8 +213,10 @@ class Managers:
         for attempt in range(1_000_000):
             address = self.addresses[self._current]
             self._fill_in_seen(request)
+            channel = await self._fresh_channel(address)
+            shown = self._identity_version
             began = loop.time()
-            call = method(self._stub(address))(request)
+            call = method(ControlStub(channel))(request)
             is_first = True
             try:
                 while True:
@@ -189,7 +231,8 @@ class Managers:
                 failures[address] = "no answer in time"
                 cause: Exception | None = None
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _TRY_ANOTHER:
+                may_begin_anew = await self._has_fresher(shown, error)
+                if error.code() not in _TRY_ANOTHER and not may_begin_anew:
                     raise to_error(error) from error
                 if not is_first:
                     raise StreamBrokenError(f"manager {address}: {words_of(error)}") from error
@@ -202,15 +245,15 @@ class Managers:
             self._current = (self._current + 1) % len(self.addresses)
             pause_s = self._pause_s(attempt)
             if loop.time() + pause_s >= deadline:
-                raise _unavailable(failures) from cause
+                raise self._unavailable(failures) from cause
             await asyncio.sleep(pause_s)
 
-    def open(
+    async def open(
         self, method: Callable[[ControlAsyncStub], Callable[..., grpc.aio.StreamStreamCall[Any, Any]]]
     ) -> tuple[grpc.aio.StreamStreamCall[Any, Any], str]:
         """A stream in both directions to the manager that answered last, and its address."""
         address = self.addresses[self._current]
-        return method(self._stub(address))(), address
+        return method(ControlStub(await self._fresh_channel(address)))(), address
 
     def seen(self) -> Any:
         """The highest mark seen, as the wire's message."""
@@ -236,11 +279,40 @@ class Managers:
         if "seen" in request.DESCRIPTOR.fields_by_name:
             request.seen.CopyFrom(self.seen())
 
-    def _stub(self, address: str) -> ControlAsyncStub:
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._transport.channel(address)
-        return ControlStub(channel)
+    async def _fresh_channel(self, address: str) -> grpc.aio.Channel:
+        if self._renewal is not None:
+            await self._renewal.refresh()
+        if self._identity_version != self._transport.identity_version:
+            self._identity_version = self._transport.identity_version
+            # Two renewals apart the certificate has run out, and managers have cut what stood on it.
+            ended, self._outdated = self._outdated, list(self._channels.values())
+            self._channels = {}
+            for channel in ended:
+                await channel.close()
+        found = self._channels.get(address)
+        if found is None:
+            found = self._channels[address] = self._transport.channel(address)
+        return found
+
+    async def _has_fresher(self, shown: int, error: grpc.aio.AioRpcError) -> bool:
+        """Whether a call was refused for its certificate, and there is a newer one by now."""
+        if error.code() is not grpc.StatusCode.UNAUTHENTICATED or self._renewal is None:
+            return False
+        await self._renewal.refresh()
+        return self._transport.identity_version != shown
+
+    def _unavailable(self, failures: dict[str, str]) -> UnavailableError:
+        hint = "Check that the managers and etcd run, and that --managers or BAYPLAN_MANAGERS names them."
+        if self._renewal is not None:
+            context = self._renewal.context
+            hint = (
+                f'Check that the managers and etcd run, and that context "{context.name}"'
+                f" (cluster {context.cluster[:8]}) names them, or --managers."
+            )
+            if {OTHER_CLUSTER, REFUSED_HANDSHAKE} & set(failures.values()):
+                hint += " If they are right, log in again: `bay login`."
+        lines = [f"  {address}: {words}" for address, words in failures.items()]
+        return UnavailableError("\n".join(["no manager can answer right now:", *lines, hint]))
 
     def _pause_s(self, attempt: int) -> float:
         """Before the next attempt: next to none until each manager was asked once, then growing."""
@@ -262,16 +334,3 @@ def to_error(error: grpc.aio.AioRpcError) -> BayplanError:
     if code in _ERRORS:
         return _ERRORS[code](words)
     return ManagerFailedError(f"the manager failed ({code.name}): {words}. Its log says more.")
-
-
-def _unavailable(failures: dict[str, str]) -> UnavailableError:
-    lines = [f"  {address}: {words}" for address, words in failures.items()]
-    return UnavailableError(
-        "\n".join(
-            [
-                "no manager can answer right now:",
-                *lines,
-                "Check that the managers and etcd run, and that --managers or BAYPLAN_MANAGERS names them.",
-            ]
-        )
-    )

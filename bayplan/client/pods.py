@@ -152,8 +152,7 @@ class PodCalls(Calls):
             container=container, command=command, tty=tty, stdin=stdin, rows=rows, columns=columns
         )
         start = control.ExecStart(namespace=namespace, pod=pod, options=options, seen=self._managers.seen())
-        call, address = self._managers.open(lambda stub: stub.Exec)
-        return ExecSession(call, start, address)
+        return ExecSession(lambda: self._managers.open(lambda stub: stub.Exec), start)
 
 
 def _pods_request(

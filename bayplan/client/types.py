@@ -71,6 +71,22 @@ class Scaled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """A registry that nodes have a login for."""
+
+    registry: str  # host or host:port
+    username: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryChange:
+    """What became of a login."""
+
+    registry: str  # As it is stored.
+    result: str  # created, configured, unchanged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
     """The end of a container."""
 

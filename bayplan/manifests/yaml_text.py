@@ -19,7 +19,8 @@ from bayplan.manifests.places import Place, Position
 from bayplan.manifests.scalars import ScalarError, scalar_of
 from bayplan.resources.problems import quote
 
-TEXT_MAX_BYTES = 2**20
+# A secret has up to 1 MiB of data, a third more as base64.
+TEXT_MAX_BYTES = 2**21
 _DEPTH_MAX = 64
 _DOCUMENTS_MAX = 1_000
 _PROBLEMS_MAX = 20
@@ -177,7 +178,8 @@ class _Reader:
 
     def _check_tag(self, tag: str | None, kind: str, at: Position) -> None:
         if tag is not None and tag not in _TAGS_OF_KIND[kind]:
-            raise self._stop(at, f"the tag {quote(tag)} is not allowed here")
+            # Not named, nor is an alias below: a password that nobody quoted may begin with ! or *.
+            raise self._stop(at, "this tag is not allowed; put text that begins with ! in quotes")
 
     def _scalar(self, event: yaml.ScalarEvent, at: Position) -> None:
         text: str = event.value
@@ -247,7 +249,8 @@ class _Reader:
             raise self._stop(at, f"the alias {quote(name)} is inside itself")
         target = self._anchors.get(name)
         if target is None:
-            raise self._stop(at, f"no anchor {quote(name)} stands before this alias")
+            words = "no anchor stands before this alias; put text that begins with * in quotes"
+            raise self._stop(at, words)
         self._count(target.values, at)
         depth = len(self._open) + target.depth
         if depth > _DEPTH_MAX:

@@ -19,15 +19,21 @@ from bayplan.resources.messages import describe
 from bayplan.resources.metadata import Document
 from bayplan.resources.model import Reading, problems_from
 from bayplan.resources.problems import DocumentError, Problem, quote
+from bayplan.resources.secret import Secret
 from bayplan.resources.service import Service
 from bayplan.resources.workloads import Deployment
 
-Resource = Deployment | Service
+Resource = Deployment | Service | Secret
 
-_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service}
+_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service, "Secret": Secret}
 
 # A store's transaction carries 512 KiB and etcd keeps every version: a document of more is no manifest.
 DOCUMENT_MAX_BYTES = 256 * 1024
+# Its data has up to 1 MiB, a third more as base64, and etcd takes requests of 1.5 MiB. The rest is for
+# keys and metadata, for the store's own fields, and for encryption.
+SECRET_MAX_BYTES = 1440 * 1024
+# JSON may spell a letter with six (backslash, u, four digits) before its kind is known.
+_TEXT_MAX_BYTES = 4 * SECRET_MAX_BYTES
 
 # Each value may be wrong in its own way; this bounds what refusing a hostile document costs a manager.
 _VALUES_MAX = 10_000
@@ -59,16 +65,20 @@ def parse_document(data: object) -> Parsed:
         document = _MODELS[kind.name].model_validate(dict(data), context=reading)
     except ValidationError as error:
         raise DocumentError(_in_order(data, problems_from(error))[:_PROBLEMS_MAX]) from None
-    assert isinstance(document, Deployment | Service)
+    assert isinstance(document, Deployment | Service | Secret)
     if isinstance(document, Service):
         reading.warnings.append("services are stored, but carry no traffic yet")
+    if isinstance(document, Secret):
+        # What stood under stringData is a third larger by now.
+        _refuse_unfit(document.to_json_dict())
+        reading.warnings.append("secrets are stored, but pods cannot use them yet")
     return Parsed(resource=document, warnings=tuple(reading.warnings))
 
 
 def parse_json(text: str | bytes) -> Parsed:
     """`parse_document` for JSON text, as it comes from the wire or the store."""
-    if len(text) > DOCUMENT_MAX_BYTES:
-        raise DocumentError([_too_large(len(text))])
+    if len(text) > _TEXT_MAX_BYTES:
+        raise DocumentError([_too_large(len(text), DOCUMENT_MAX_BYTES)])
     try:
         data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except RecursionError:
@@ -119,8 +129,9 @@ def _refuse_unfit(data: Mapping[Any, Any]) -> None:
         raise DocumentError([Problem((), "is nested too deeply")]) from None
     except (TypeError, ValueError) as error:
         raise DocumentError([Problem((), f"is not JSON data: {error}")]) from None
-    if size > DOCUMENT_MAX_BYTES:
-        raise DocumentError([_too_large(size)])
+    limit = SECRET_MAX_BYTES if data.get("kind") == "Secret" else DOCUMENT_MAX_BYTES
+    if size > limit:
+        raise DocumentError([_too_large(size, limit)])
     if _count_values(data, limit=_VALUES_MAX) > _VALUES_MAX:
         raise DocumentError([Problem((), f"has more than {_VALUES_MAX} values")])
 
@@ -137,8 +148,8 @@ def _count_values(data: object, *, limit: int) -> int:
     return count
 
 
-def _too_large(size: int) -> Problem:
-    return Problem((), f"has {size // 1024} KiB; a document may have {DOCUMENT_MAX_BYTES // 1024} KiB")
+def _too_large(size: int, limit: int) -> Problem:
+    return Problem((), f"has {size // 1024} KiB; a document may have {limit // 1024} KiB")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
             api_version="apps/v1",
         ),
         Kind(name="Service", plural="services", short_names=("svc",), api_version="v1"),
+        Kind(name="Secret", plural="secrets", short_names=(), api_version="v1"),
         Kind(
             name="Node",
             plural="nodes",
@@ -86,7 +87,6 @@ KINDS_NOT_YET = frozenset(
         "ResourceQuota",
         "Role",
         "RoleBinding",
-        "Secret",
         "ServiceAccount",
         "StatefulSet",
         "StorageClass",

@@ -66,9 +66,28 @@ def problems_from_error(error: grpc.aio.AioRpcError) -> tuple[Problem, ...]:
     return ()
 
 
+OTHER_CLUSTER = "the manager there shows a certificate of another cluster than ours"
+# After TLS 1.3's handshake a server that does not accept the client's certificate only closes; one
+# that ends just then looks the same.
+REFUSED_HANDSHAKE = (
+    "the manager closed the connection during the handshake: our certificate may have been issued by another"
+    " cluster, or its root was replaced"
+)
+
 # What grpc's transport says, in lower case → what a person can act upon. Texts were seen with grpcio
 # 1.81 to 1.85. Compiled when first needed: the command line rarely needs them.
 _TRANSPORT_WORDS = (
+    (
+        r"certificate_verify_failed: certificate (has expired|is not yet valid)",
+        "the manager's certificate has expired, or is not valid yet: compare the clocks of both hosts",
+    ),
+    (
+        r"certificate_verify_failed: unsupported certificate purpose",
+        "what answered there is a member of the cluster, but no manager",
+    ),
+    (r"certificate_verify_failed|hostname verification check failed", OTHER_CLUSTER),
+    (r"wrong_version_number", "what answered there speaks no TLS: no manager, or one without encryption"),
+    (r"failed to connect.*(socket closed|connection reset)", REFUSED_HANDSHAKE),
     (r"connection refused", "connection refused: no manager listens there"),
     (r"dns resolution failed|name or service not known|domain name not found", "unknown host"),
     (r"no route to host|network is unreachable", "no route to this host"),

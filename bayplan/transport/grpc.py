@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
 
+from bayplan.identity.credentials import OwnIdentity
+from bayplan.identity.names import manager_host
 from bayplan.transport.port import Contact, Listener, Register
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 MESSAGE_MAX_BYTES = 16 << 20  # A full report of a node with thousands of pods; gRPC's own limit is 4 MiB.
 METADATA_MAX_BYTES = 16 << 10  # A call carries a token and a few marks; more is an attack.
+# Calls that one connection may have open. A standby that forwards for many users needs the most.
+CALLS_PER_CONNECTION_MAX = 1000
+# A TLS handshake takes a few round trips; who needs longer holds a socket for nothing.
+HANDSHAKE_TIMEOUT_S = 5.0
+JOIN_PORT_OFFSET = 1
 CONNECT_TIMEOUT_S = 2.0  # 0.5 s was too little on a busy machine of two cores.
 
 _KEEPALIVE = (
@@ -61,31 +68,70 @@ _SERVER = (
     # Clients ping each 2 s and sometimes early (grpc/grpc#28830); the default permits one in 5 min.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT_S * 1000)),
+    ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
     # Two managers on one port would share its connections instead of failing.
     ("grpc.so_reuseport", 0),
 )
 
 
 class GrpcTransport:
-    """Implements `Transport`. Use it from one event loop only: grpc.aio bears no second one."""
+    """Implements `Transport`. Use it from one event loop only: grpc.aio bears no second one.
+
+    Args:
+        identity: what this process shows, and whom it trusts: mutual TLS. None: plain text, which
+            daemons allow on loopback addresses alone.
+    """
+
+    def __init__(self, identity: OwnIdentity | None = None) -> None:
+        self._identity = identity
+
+    @property
+    def identity_version(self) -> int:
+        return self._identity.version if self._identity is not None else 0
+
+    async def identity_newer_than(self, version: int) -> None:
+        if self._identity is None:
+            await asyncio.Event().wait()
+        else:
+            await self._identity.newer_than(version)
 
     def channel(self, address: str) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(address, options=_CHANNEL)
+        if self._identity is None:
+            return grpc.aio.insecure_channel(address, options=_CHANNEL)
+        own = self._identity.credentials
+        credentials = grpc.ssl_channel_credentials(own.roots_pem, own.key_pem, own.certificates_pem)
+        return grpc.aio.secure_channel(address, credentials, options=_to_manager(own.identity.cluster))
 
     async def serve(
-        self, host: str, port: int, services: Sequence[Register], names: Sequence[str]
+        self,
+        host: str,
+        port: int,
+        services: Sequence[Register],
+        names: Sequence[str],
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> Listener:
-        """Serve at once. OSError if the port is taken or the address is not ours."""
-        server = grpc.aio.server(options=_SERVER)
+        """Serve at once. OSError if a port is taken or the address is not ours."""
+        server = grpc.aio.server(options=_SERVER, interceptors=interceptors)
         for register in services:
             register(server)
         health = await add_standard_services(server, names)
-        try:
-            bound = server.add_insecure_port(f"{_bracketed(host)}:{port}")
-        except RuntimeError as error:
-            raise OSError(errno.EADDRINUSE, f"cannot listen on {host}:{port}") from error
+        join_port = 0
+        if self._identity is None:
+            bound = _bind(host, port, server.add_insecure_port)
+        else:
+            closed, opened = (
+                _server_credentials(self._identity, is_open=is_open) for is_open in (False, True)
+            )
+            bound = _bind(host, port, lambda address: server.add_secure_port(address, closed))
+            join_port = _bind(
+                host,
+                port and port + JOIN_PORT_OFFSET,
+                lambda address: server.add_secure_port(address, opened),
+            )
         await server.start()
-        return _GrpcListener(server, health, bound)
+        return _GrpcListener(server, health, bound, join_port)
 
     async def contact(self, host: str, port: int, *, timeout_s: float) -> Contact:
         """Open and close a TCP connection. A kernel answers for a frozen process too."""
@@ -107,6 +153,55 @@ class GrpcTransport:
         return _ContactListener(await asyncio.start_server(_close_at_once, host, port))
 
 
+def join_channel(address: str, roots_pem: bytes, cluster: str) -> grpc.aio.Channel:
+    """A channel to a manager's join port, for who has no certificate (any more)."""
+    credentials = grpc.ssl_channel_credentials(roots_pem)
+    return grpc.aio.secure_channel(join_address(address), credentials, options=_to_manager(cluster))
+
+
+def join_address(address: str) -> str:
+    """The join port of the manager at `address`."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + JOIN_PORT_OFFSET}"
+
+
+def _to_manager(cluster: str) -> tuple[tuple[str, str | int], ...]:
+    # Whatever address was dialled, it must be a manager of this cluster: nodes' certificates lack the name.
+    return (*_CHANNEL, ("grpc.ssl_target_name_override", manager_host(cluster)))
+
+
+def _server_credentials(own: OwnIdentity, *, is_open: bool) -> grpc.ServerCredentials:
+    """What each new connection is shown. `is_open`: at the join port, where no certificate is asked for."""
+
+    def made() -> grpc.ServerCertificateConfiguration:
+        shown = own.credentials
+        # Who joins compares the root itself with the token.
+        chain = shown.certificates_pem + (shown.roots_pem if is_open else b"")
+        return grpc.ssl_server_certificate_configuration(
+            [(shown.key_pem, chain)], None if is_open else shown.roots_pem
+        )
+
+    version, configuration = own.version, made()
+
+    def current() -> grpc.ServerCertificateConfiguration:
+        # Called in a thread of gRPC's, at each handshake.
+        nonlocal version, configuration
+        if version != own.version:
+            version, configuration = own.version, made()
+        return configuration
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration, current, require_client_authentication=not is_open
+    )
+
+
+def _bind(host: str, port: int, add: Callable[[str], int]) -> int:
+    try:
+        return add(f"{_bracketed(host)}:{port}")
+    except RuntimeError as error:
+        raise OSError(errno.EADDRINUSE, f"cannot listen on {host}:{port}") from error
+
+
 async def add_standard_services(server: grpc.aio.Server, names: Sequence[str]) -> HealthServicer:
     """Add health (SERVING for each of `names` and for "") and reflection."""
     # Only servers need them, and `bay` starts anew for each command.
@@ -124,14 +219,19 @@ async def add_standard_services(server: grpc.aio.Server, names: Sequence[str]) -
 
 
 class _GrpcListener:
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, port: int) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, port: int, join_port: int) -> None:
         self._server = server
         self._health = health
         self._port = port
+        self._join_port = join_port
 
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def join_port(self) -> int:
+        return self._join_port
 
     async def stop(self, grace_s: float) -> None:
         await self._health.enter_graceful_shutdown()
@@ -146,6 +246,10 @@ class _ContactListener:
     def port(self) -> int:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def join_port(self) -> int:
+        return 0
 
     async def stop(self, grace_s: float) -> None:
         del grace_s  # Connections are closed as they come: there is nothing to wait for.

@@ -30,6 +30,11 @@ class Listener(Protocol):
     @property
     def port(self) -> int: ...
 
+    @property
+    def join_port(self) -> int:
+        """Where callers without a certificate are heard; 0 without one."""
+        ...
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls at once, cut those that still run after `grace_s`."""
         ...
@@ -42,10 +47,29 @@ class Transport(Protocol):
         """A new channel; the caller closes it. Connects lazily; a dead peer is noticed within about 3 s."""
         ...
 
+    @property
+    def identity_version(self) -> int:
+        """Grows when this process shows another certificate: channels from before still show the old one."""
+        ...
+
+    async def identity_newer_than(self, version: int) -> None:
+        """Wait until `identity_version` is higher; for ever where there are no certificates."""
+        ...
+
     async def serve(
-        self, host: str, port: int, services: Sequence[Register], names: Sequence[str]
+        self,
+        host: str,
+        port: int,
+        services: Sequence[Register],
+        names: Sequence[str],
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> Listener:
-        """Serve gRPC with health and reflection for the full service `names`. `port` 0: any free one."""
+        """Serve gRPC with health and reflection for the full service `names`. `port` 0: any free one.
+
+        Callers must show a certificate, but for those at the next port up, the join port, who cannot:
+        it is for the `interceptors` to let them call nothing but what is for everybody.
+        """
         ...
 
     async def contact(self, host: str, port: int, *, timeout_s: float) -> Contact:

@@ -1,3 +1,4 @@
+from bayplan.v1 import callers_pb2 as _callers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -257,7 +258,7 @@ class StreamFailed(_message.Message):
     def __init__(self, stream_id: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ManagerMessage(_message.Message):
-    __slots__ = ("epoch", "welcome", "redirect", "refusal", "assignments", "heartbeat_ack", "witness_request", "open_stream", "goodbye", "close_stream", "peers")
+    __slots__ = ("epoch", "welcome", "redirect", "refusal", "assignments", "heartbeat_ack", "witness_request", "open_stream", "goodbye", "close_stream", "peers", "credentials", "renew_certificate")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REDIRECT_FIELD_NUMBER: _ClassVar[int]
@@ -269,6 +270,8 @@ class ManagerMessage(_message.Message):
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     CLOSE_STREAM_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    RENEW_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     epoch: Epoch
     welcome: Welcome
     redirect: Redirect
@@ -280,7 +283,9 @@ class ManagerMessage(_message.Message):
     goodbye: Goodbye
     close_stream: CloseStream
     peers: Peers
-    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., assignments: _Optional[_Union[Assignments, _Mapping]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., witness_request: _Optional[_Union[WitnessRequest, _Mapping]] = ..., open_stream: _Optional[_Union[OpenStream, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., close_stream: _Optional[_Union[CloseStream, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ...) -> None: ...
+    credentials: Credentials
+    renew_certificate: RenewCertificate
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., assignments: _Optional[_Union[Assignments, _Mapping]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., witness_request: _Optional[_Union[WitnessRequest, _Mapping]] = ..., open_stream: _Optional[_Union[OpenStream, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., close_stream: _Optional[_Union[CloseStream, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., credentials: _Optional[_Union[Credentials, _Mapping]] = ..., renew_certificate: _Optional[_Union[RenewCertificate, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster", "manager", "heartbeat_s", "default_registry", "managers", "credentials")
@@ -307,6 +312,16 @@ class RegistryCredential(_message.Message):
     username: str
     password: str
     def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class Credentials(_message.Message):
+    __slots__ = ("credentials",)
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    credentials: _containers.RepeatedCompositeFieldContainer[RegistryCredential]
+    def __init__(self, credentials: _Optional[_Iterable[_Union[RegistryCredential, _Mapping]]] = ...) -> None: ...
+
+class RenewCertificate(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Redirect(_message.Message):
     __slots__ = ("leader_address",)

@@ -1,4 +1,5 @@
 from bayplan.v1 import agent_link_pb2 as _agent_link_pb2
+from bayplan.v1 import callers_pb2 as _callers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -84,16 +85,18 @@ class ApplyReply(_message.Message):
     def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., applied: _Optional[_Iterable[_Union[Applied, _Mapping]]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("kind", "namespace", "name", "seen")
+    __slots__ = ("kind", "namespace", "name", "seen", "show_secrets")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_SECRETS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     namespace: str
     name: str
     seen: Mark
-    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+    show_secrets: bool
+    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., name: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ..., show_secrets: _Optional[bool] = ...) -> None: ...
 
 class GetReply(_message.Message):
     __slots__ = ("mark", "document")
@@ -104,7 +107,7 @@ class GetReply(_message.Message):
     def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., document: _Optional[_Union[Document, _Mapping]] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("kind", "namespace", "selector", "seen")
+    __slots__ = ("kind", "namespace", "selector", "seen", "show_secrets")
     class SelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,11 +119,13 @@ class ListRequest(_message.Message):
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SELECTOR_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_SECRETS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     namespace: str
     selector: _containers.ScalarMap[str, str]
     seen: Mark
-    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., selector: _Optional[_Mapping[str, str]] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+    show_secrets: bool
+    def __init__(self, kind: _Optional[str] = ..., namespace: _Optional[str] = ..., selector: _Optional[_Mapping[str, str]] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ..., show_secrets: _Optional[bool] = ...) -> None: ...
 
 class ListReply(_message.Message):
     __slots__ = ("mark", "documents")
@@ -238,6 +243,66 @@ class Taint(_message.Message):
     value: str
     effect: str
     def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., effect: _Optional[str] = ...) -> None: ...
+
+class SetRegistryRequest(_message.Message):
+    __slots__ = ("registry", "username", "password", "seen")
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    registry: str
+    username: str
+    password: str
+    seen: Mark
+    def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ..., password: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class SetRegistryReply(_message.Message):
+    __slots__ = ("mark", "result", "registry")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    result: str
+    registry: str
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., result: _Optional[str] = ..., registry: _Optional[str] = ...) -> None: ...
+
+class DeleteRegistryRequest(_message.Message):
+    __slots__ = ("registry", "seen")
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    registry: str
+    seen: Mark
+    def __init__(self, registry: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class DeleteRegistryReply(_message.Message):
+    __slots__ = ("mark", "registry")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    registry: str
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., registry: _Optional[str] = ...) -> None: ...
+
+class ListRegistriesRequest(_message.Message):
+    __slots__ = ("seen",)
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    seen: Mark
+    def __init__(self, seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class ListRegistriesReply(_message.Message):
+    __slots__ = ("mark", "registries")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    REGISTRIES_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    registries: _containers.RepeatedCompositeFieldContainer[Registry]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., registries: _Optional[_Iterable[_Union[Registry, _Mapping]]] = ...) -> None: ...
+
+class Registry(_message.Message):
+    __slots__ = ("registry", "username")
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    registry: str
+    username: str
+    def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ...) -> None: ...
 
 class Pod(_message.Message):
     __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "node", "status", "ready", "why", "detail", "created_ms", "labels", "current", "usage", "ended_ms", "template_json")

@@ -75,6 +75,21 @@ class ControlStub:
                 request_serializer=bayplan_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
                 response_deserializer=bayplan_dot_v1_dot_control__pb2.UpdateNodeReply.FromString,
                 _registered_method=True)
+        self.SetRegistry = channel.unary_unary(
+                '/bayplan.v1.Control/SetRegistry',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.SetRegistryRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.SetRegistryReply.FromString,
+                _registered_method=True)
+        self.DeleteRegistry = channel.unary_unary(
+                '/bayplan.v1.Control/DeleteRegistry',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.DeleteRegistryRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.DeleteRegistryReply.FromString,
+                _registered_method=True)
+        self.ListRegistries = channel.unary_unary(
+                '/bayplan.v1.Control/ListRegistries',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesReply.FromString,
+                _registered_method=True)
         self.ListPods = channel.unary_unary(
                 '/bayplan.v1.Control/ListPods',
                 request_serializer=bayplan_dot_v1_dot_control__pb2.ListPodsRequest.SerializeToString,
@@ -185,6 +200,25 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRegistry(self, request, context):
+        """What nodes pull images with. Passwords go in, and to the nodes; they never come out here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRegistry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRegistries(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,6 +336,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.UpdateNode,
                     request_deserializer=bayplan_dot_v1_dot_control__pb2.UpdateNodeRequest.FromString,
                     response_serializer=bayplan_dot_v1_dot_control__pb2.UpdateNodeReply.SerializeToString,
+            ),
+            'SetRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRegistry,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.SetRegistryRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.SetRegistryReply.SerializeToString,
+            ),
+            'DeleteRegistry': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRegistry,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.DeleteRegistryRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.DeleteRegistryReply.SerializeToString,
+            ),
+            'ListRegistries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRegistries,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesReply.SerializeToString,
             ),
             'ListPods': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPods,
@@ -559,6 +608,87 @@ class Control:
             '/bayplan.v1.Control/UpdateNode',
             bayplan_dot_v1_dot_control__pb2.UpdateNodeRequest.SerializeToString,
             bayplan_dot_v1_dot_control__pb2.UpdateNodeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/SetRegistry',
+            bayplan_dot_v1_dot_control__pb2.SetRegistryRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.SetRegistryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRegistry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/DeleteRegistry',
+            bayplan_dot_v1_dot_control__pb2.DeleteRegistryRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.DeleteRegistryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRegistries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/ListRegistries',
+            bayplan_dot_v1_dot_control__pb2.ListRegistriesRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.ListRegistriesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class ControlStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_control_pb2.DeleteRequest, _control_pb2.DeleteReply]
     Scale: _grpc.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleReply]
     UpdateNode: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeReply]
+    SetRegistry: _grpc.UnaryUnaryMultiCallable[_control_pb2.SetRegistryRequest, _control_pb2.SetRegistryReply]
+    """What nodes pull images with. Passwords go in, and to the nodes; they never come out here."""
+    DeleteRegistry: _grpc.UnaryUnaryMultiCallable[_control_pb2.DeleteRegistryRequest, _control_pb2.DeleteRegistryReply]
+    ListRegistries: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListRegistriesRequest, _control_pb2.ListRegistriesReply]
     ListPods: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.ListPodsReply]
     WatchPods: _grpc.UnaryStreamMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.PodsEvent]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesReply]
@@ -84,6 +88,10 @@ class ControlAsyncStub(ControlStub):
     Delete: _aio.UnaryUnaryMultiCallable[_control_pb2.DeleteRequest, _control_pb2.DeleteReply]  # type: ignore[assignment]
     Scale: _aio.UnaryUnaryMultiCallable[_control_pb2.ScaleRequest, _control_pb2.ScaleReply]  # type: ignore[assignment]
     UpdateNode: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateNodeRequest, _control_pb2.UpdateNodeReply]  # type: ignore[assignment]
+    SetRegistry: _aio.UnaryUnaryMultiCallable[_control_pb2.SetRegistryRequest, _control_pb2.SetRegistryReply]  # type: ignore[assignment]
+    """What nodes pull images with. Passwords go in, and to the nodes; they never come out here."""
+    DeleteRegistry: _aio.UnaryUnaryMultiCallable[_control_pb2.DeleteRegistryRequest, _control_pb2.DeleteRegistryReply]  # type: ignore[assignment]
+    ListRegistries: _aio.UnaryUnaryMultiCallable[_control_pb2.ListRegistriesRequest, _control_pb2.ListRegistriesReply]  # type: ignore[assignment]
     ListPods: _aio.UnaryUnaryMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.ListPodsReply]  # type: ignore[assignment]
     WatchPods: _aio.UnaryStreamMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.PodsEvent]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesReply]  # type: ignore[assignment]
@@ -159,6 +167,28 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.UpdateNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.UpdateNodeReply, _abc.Awaitable[_control_pb2.UpdateNodeReply]]: ...
+
+    @_abc_1.abstractmethod
+    def SetRegistry(
+        self,
+        request: _control_pb2.SetRegistryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.SetRegistryReply, _abc.Awaitable[_control_pb2.SetRegistryReply]]:
+        """What nodes pull images with. Passwords go in, and to the nodes; they never come out here."""
+
+    @_abc_1.abstractmethod
+    def DeleteRegistry(
+        self,
+        request: _control_pb2.DeleteRegistryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.DeleteRegistryReply, _abc.Awaitable[_control_pb2.DeleteRegistryReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListRegistries(
+        self,
+        request: _control_pb2.ListRegistriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListRegistriesReply, _abc.Awaitable[_control_pb2.ListRegistriesReply]]: ...
 
     @_abc_1.abstractmethod
     def ListPods(

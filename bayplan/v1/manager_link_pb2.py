@@ -23,23 +23,28 @@ _sym_db = _symbol_database.Default()
 
 
 from bayplan.v1 import agent_link_pb2 as bayplan_dot_v1_dot_agent__link__pb2
+from bayplan.v1 import callers_pb2 as bayplan_dot_v1_dot_callers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61yplan/v1/manager_link.proto\x12\nbayplan.v1\x1a\x1b\x62\x61yplan/v1/agent_link.proto\"\"\n\x0f\x46ollowerMessage\x12\x0f\n\x07manager\x18\x01 \x01(\t\"\x88\x01\n\rLeaderMessage\x12 \n\x05\x65poch\x18\x01 \x01(\x0b\x32\x11.bayplan.v1.Epoch\x12\x0f\n\x05\x61live\x18\x02 \x01(\x08H\x00\x12&\n\x07goodbye\x18\x03 \x01(\x0b\x32\x13.bayplan.v1.GoodbyeH\x00\x12\x14\n\nnot_leader\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"5\n\x11HearLeaderRequest\x12 \n\x05\x65poch\x18\x01 \x01(\x0b\x32\x11.bayplan.v1.Epoch\" \n\x0fHearLeaderReply\x12\r\n\x05heard\x18\x01 \x01(\x08\x32\x9d\x01\n\x0bManagerLink\x12\x44\n\x06\x46ollow\x12\x1b.bayplan.v1.FollowerMessage\x1a\x19.bayplan.v1.LeaderMessage(\x01\x30\x01\x12H\n\nHearLeader\x12\x1d.bayplan.v1.HearLeaderRequest\x1a\x1b.bayplan.v1.HearLeaderReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x61yplan/v1/manager_link.proto\x12\nbayplan.v1\x1a\x1b\x62\x61yplan/v1/agent_link.proto\x1a\x18\x62\x61yplan/v1/callers.proto\"\"\n\x0f\x46ollowerMessage\x12\x0f\n\x07manager\x18\x01 \x01(\t\"\x88\x01\n\rLeaderMessage\x12 \n\x05\x65poch\x18\x01 \x01(\x0b\x32\x11.bayplan.v1.Epoch\x12\x0f\n\x05\x61live\x18\x02 \x01(\x08H\x00\x12&\n\x07goodbye\x18\x03 \x01(\x0b\x32\x13.bayplan.v1.GoodbyeH\x00\x12\x14\n\nnot_leader\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"5\n\x11HearLeaderRequest\x12 \n\x05\x65poch\x18\x01 \x01(\x0b\x32\x11.bayplan.v1.Epoch\" \n\x0fHearLeaderReply\x12\r\n\x05heard\x18\x01 \x01(\x08\x32\xad\x01\n\x0bManagerLink\x12L\n\x06\x46ollow\x12\x1b.bayplan.v1.FollowerMessage\x1a\x19.bayplan.v1.LeaderMessage\"\x06\xba\xe1\x18\x02\x18\x01(\x01\x30\x01\x12P\n\nHearLeader\x12\x1d.bayplan.v1.HearLeaderRequest\x1a\x1b.bayplan.v1.HearLeaderReply\"\x06\xba\xe1\x18\x02\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bayplan.v1.manager_link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FOLLOWERMESSAGE']._serialized_start=74
-  _globals['_FOLLOWERMESSAGE']._serialized_end=108
-  _globals['_LEADERMESSAGE']._serialized_start=111
-  _globals['_LEADERMESSAGE']._serialized_end=247
-  _globals['_HEARLEADERREQUEST']._serialized_start=249
-  _globals['_HEARLEADERREQUEST']._serialized_end=302
-  _globals['_HEARLEADERREPLY']._serialized_start=304
-  _globals['_HEARLEADERREPLY']._serialized_end=336
-  _globals['_MANAGERLINK']._serialized_start=339
-  _globals['_MANAGERLINK']._serialized_end=496
+  _globals['_MANAGERLINK'].methods_by_name['Follow']._loaded_options = None
+  _globals['_MANAGERLINK'].methods_by_name['Follow']._serialized_options = b'\272\341\030\002\030\001'
+  _globals['_MANAGERLINK'].methods_by_name['HearLeader']._loaded_options = None
+  _globals['_MANAGERLINK'].methods_by_name['HearLeader']._serialized_options = b'\272\341\030\002\030\001'
+  _globals['_FOLLOWERMESSAGE']._serialized_start=100
+  _globals['_FOLLOWERMESSAGE']._serialized_end=134
+  _globals['_LEADERMESSAGE']._serialized_start=137
+  _globals['_LEADERMESSAGE']._serialized_end=273
+  _globals['_HEARLEADERREQUEST']._serialized_start=275
+  _globals['_HEARLEADERREQUEST']._serialized_end=328
+  _globals['_HEARLEADERREPLY']._serialized_start=330
+  _globals['_HEARLEADERREPLY']._serialized_end=362
+  _globals['_MANAGERLINK']._serialized_start=365
+  _globals['_MANAGERLINK']._serialized_end=538
 # @@protoc_insertion_point(module_scope)

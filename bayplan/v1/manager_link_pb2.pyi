@@ -1,4 +1,5 @@
 from bayplan.v1 import agent_link_pb2 as _agent_link_pb2
+from bayplan.v1 import callers_pb2 as _callers_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping

@@ -17,6 +17,7 @@ import structlog
 
 from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2_grpc
+from manager.access.caller import DeniedError, on_behalf
 from manager.commit import FencedError
 from manager.control_api.documents import NotFoundError, RefusedError
 from manager.control_api.swap import ConflictError
@@ -35,6 +36,7 @@ FORWARDED = "bayplan-forwarded"
 # A leader that is killed is replaced well within this.
 LEADER_WAIT_S = 5.0
 _POLL_S = 0.02
+CHANNELS_KEPT = 2
 # Calls pass on what is left of the caller's deadline; one without is given this.
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -44,6 +46,7 @@ class NoLeaderError(Exception):
 
 
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (DeniedError, grpc.StatusCode.PERMISSION_DENIED),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
     (ConflictError, grpc.StatusCode.ABORTED),
     (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -81,14 +84,16 @@ class Calls:
     def __init__(self, cluster: Cluster, transport: Transport) -> None:
         self._cluster = cluster
         self._transport = transport
-        # One channel per manager that has ever led: there are a handful.
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        # By manager that has ever led: there are a handful. The newest last; the one before may still have
+        # streams, from when this manager showed its last certificate.
+        self._channels: dict[str, list[tuple[int, grpc.aio.Channel]]] = {}
 
     async def aclose(self) -> None:
         """Close the channels to other managers."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        channels, self._channels = self._channels, {}
+        for kept in channels.values():
+            for _, channel in kept:
+                await channel.close()
 
     async def led(
         self,
@@ -105,7 +110,7 @@ class Calls:
                     return await answer(leadership)
                 try:
                     result: Answer = await getattr(stub, method)(
-                        request, timeout=_left_s(context), metadata=((FORWARDED, self._cluster.manager_id),)
+                        request, timeout=_left_s(context), metadata=self._forwarding()
                     )
                 except grpc.aio.AioRpcError as error:
                     if error.code() is not grpc.StatusCode.UNAVAILABLE or _is_late(context):
@@ -133,7 +138,7 @@ class Calls:
                 if leadership.is_over:
                     raise NoLeaderError("the leader has changed; call again")  # noqa: TRY301 - a status code
                 return
-            call = getattr(stub, method)(request, metadata=((FORWARDED, self._cluster.manager_id),))
+            call = getattr(stub, method)(request, metadata=self._forwarding())
             try:
                 async for message in call:
                     yield message
@@ -157,7 +162,7 @@ class Calls:
                 return leadership, None
             address = self._cluster.leader_address
             if address and leadership is None and not is_forwarded:
-                return None, self._stub(address)
+                return None, await self._stub(address)
             if loop.time() >= until_s:
                 raise NoLeaderError(
                     f"no leader: {self._cluster.manager_id} knows of no manager that leads now."
@@ -165,10 +170,18 @@ class Calls:
                 )
             await asyncio.sleep(_POLL_S)
 
-    def _stub(self, address: str) -> control_pb2_grpc.ControlAsyncStub:
-        if address not in self._channels:
-            self._channels[address] = self._transport.channel(address)
-        return control_pb2_grpc.ControlStub(self._channels[address])
+    async def _stub(self, address: str) -> control_pb2_grpc.ControlAsyncStub:
+        kept = self._channels.setdefault(address, [])
+        version = self._transport.identity_version
+        if not kept or kept[-1][0] != version:
+            kept.append((version, self._transport.channel(address)))
+            if len(kept) > CHANNELS_KEPT:
+                _, oldest = kept.pop(0)
+                await oldest.close()
+        return control_pb2_grpc.ControlStub(kept[-1][1])
+
+    def _forwarding(self) -> tuple[tuple[str, str], ...]:
+        return ((FORWARDED, self._cluster.manager_id), *on_behalf())
 
 
 def _left_s(context: Context) -> float:

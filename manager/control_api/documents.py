@@ -14,6 +14,7 @@ from typing import Any
 from bayplan.resources.document import Resource, parse_json
 from bayplan.resources.kinds import find_kind
 from bayplan.resources.problems import DocumentError
+from bayplan.resources.secret import hidden, wrong_with_change
 from bayplan.v1 import control_pb2 as api
 from manager.control_api.swap import ConflictError, retried, swap
 from manager.store import keys, records
@@ -83,6 +84,10 @@ class Documents:
                 raise RefusedError(
                     f"{_words(place)} is still being deleted: its last pods are stopping; try again in a moment"
                 )
+            if found is not None and place[0] == "Secret":
+                wrong = wrong_with_change(found.stored.document, document)
+                if wrong:
+                    raise RefusedError(f"{_words(place)} {wrong}")
             result, stored = self._next(found, document)
             version: int | None = found.version if found is not None else 0
             if result != "unchanged" and not dry_run:
@@ -112,8 +117,7 @@ class Documents:
             )
         if found.stored.document == document:
             return "unchanged", found.stored
-        # Only what the user wrote in `spec` counts as another generation: labels move no pod.
-        is_new = found.stored.document.get("spec") != document.get("spec")
+        is_new = _content(found.stored.document) != _content(document)
         generation = found.stored.generation + is_new
         return "configured", replace(found.stored, generation=generation, document=document)
 
@@ -172,6 +176,11 @@ def _check_expected(place: tuple[str, str, str], found: Found | None, expected_v
         raise ConflictError(f"{_words(place)} exists already")
 
 
+def _content(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts as another generation when it changes: the spec, or a secret's data. Labels move no pod."""
+    return {key: value for key, value in document.items() if key not in ("apiVersion", "kind", "metadata")}
+
+
 def _words(place: tuple[str, str, str]) -> str:
     return f"{place[0]} {place[1]}/{place[2]}"
 
@@ -201,13 +210,16 @@ def parse_all(texts: Mapping[int, str]) -> tuple[dict[int, Any], list[tuple[int,
     return parsed, problems
 
 
-def to_api(found: Found, status: Mapping[str, Any]) -> api.Document:
-    """As it travels to users."""
+def to_api(found: Found, status: Mapping[str, Any], *, show_secrets: bool) -> api.Document:
+    """As it travels to users; a secret without its values, unless they were asked for."""
+    document = found.stored.document
+    if found.place[0] == "Secret" and not show_secrets:
+        document = hidden(document)
     return api.Document(
         kind=found.place[0],
         namespace=found.place[1],
         name=found.place[2],
-        json=json.dumps(found.stored.document),
+        json=json.dumps(document),
         status_json=json.dumps(status) if status else "",
         version=found.version,
         uid=found.stored.uid,

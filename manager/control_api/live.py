@@ -54,7 +54,7 @@ def documents(leadership: Leadership, request: api.ListRequest) -> list[api.Docu
     """Those that match, by kind, namespace and name."""
     kind = kind_named(request.kind) if request.kind else ""
     return [
-        document_at(leadership, place)
+        document_at(leadership, place, show_secrets=request.show_secrets)
         for place, entry in sorted(leadership.state.resources.items())
         if (not kind or place[0] == kind)
         and (not request.namespace or place[1] == request.namespace)
@@ -62,11 +62,11 @@ def documents(leadership: Leadership, request: api.ListRequest) -> list[api.Docu
     ]
 
 
-def document_at(leadership: Leadership, place: tuple[str, str, str]) -> api.Document:
+def document_at(leadership: Leadership, place: tuple[str, str, str], *, show_secrets: bool) -> api.Document:
     """One document with its status."""
     entry = leadership.state.resources[place]
     found = Found(place=place, stored=entry.stored, version=entry.version)
-    return to_api(found, leadership.status_of(place))
+    return to_api(found, leadership.status_of(place), show_secrets=show_secrets)
 
 
 def document(leadership: Leadership, request: api.GetRequest) -> api.Document:
@@ -75,14 +75,15 @@ def document(leadership: Leadership, request: api.GetRequest) -> api.Document:
     namespace = request.namespace or "default"
     exact = (kind, namespace, request.name)
     if exact in leadership.state.resources:
-        return document_at(leadership, exact)
+        return document_at(leadership, exact, show_secrets=request.show_secrets)
     near = [
         place
         for place, entry in leadership.state.resources.items()
         if place[:2] == (kind, namespace)
         and (place[2].startswith(request.name) or entry.stored.uid.startswith(request.name))
     ]
-    return document_at(leadership, _only(near, f"{kind} {namespace}/{request.name}"))
+    place = _only(near, f"{kind} {namespace}/{request.name}")
+    return document_at(leadership, place, show_secrets=request.show_secrets)
 
 
 def _has_labels(labels: Iterable[tuple[str, str]] | dict[str, str], wanted: object) -> bool:

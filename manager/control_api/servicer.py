@@ -15,7 +15,8 @@ from bayplan.resources.document import parse_document
 from bayplan.resources.problems import DocumentError
 from bayplan.transport import errors
 from bayplan.v1 import control_pb2 as api
-from bayplan.v1 import control_pb2_grpc
+from bayplan.v1.callers_pb2 import ROLE_OPERATOR
+from manager.access.caller import DeniedError, current_caller, note_target, require_role
 from manager.control_api import live
 from manager.control_api.calls import Calls, Cluster, Context, abort
 from manager.control_api.documents import (
@@ -27,6 +28,7 @@ from manager.control_api.documents import (
     to_api,
 )
 from manager.control_api.node_edits import edit_node
+from manager.control_api.registries import RegistryMethods
 from manager.control_api.streams import exec_in, logs
 from manager.leader import Leadership
 from manager.store import records
@@ -66,11 +68,16 @@ class Identity(Cluster, Protocol):
 
     async def etcd_version(self) -> str: ...
 
+    async def forget_node(self, name: str) -> None:
+        """Its certificates are void."""
+        ...
 
-class ControlServicer(control_pb2_grpc.ControlServicer):
+
+class ControlServicer(RegistryMethods):
     """Served by every manager."""
 
     def __init__(self, manager: Identity, calls: Calls, documents: Documents, store: Store) -> None:
+        super().__init__(store, manager.mark)
         self._manager = manager
         self._calls = calls
         self._documents = documents
@@ -177,12 +184,15 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         self, leadership: Leadership, request: api.UpdateNodeRequest
     ) -> api.UpdateNodeReply:
         await leadership.remove_node(request.name, lambda: live.check_removable(leadership, request.name))
+        # Whoever still has its key must not come back as a new node of the same name.
+        await self._manager.forget_node(request.name)
         return api.UpdateNodeReply(mark=leadership.mark(), changed=True)
 
     # -- documents: from the leader with their status, else from the store without -------------
 
     async def Get(self, request: api.GetRequest, context: Context) -> api.GetReply:
         """One document."""
+        await _check_secrets(request, context)
         if self._is_led():
             return await self._answer(
                 context,
@@ -197,10 +207,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 raise NotFoundError(f"{place[0]} {place[1]}/{place[2]} does not exist")  # noqa: TRY301
         except Exception as error:  # noqa: BLE001 - every error becomes a status code
             await abort(context, error)
-        return api.GetReply(mark=self._leaderless_mark(found.version), document=to_api(found, {}))
+        document = to_api(found, {}, show_secrets=request.show_secrets)
+        return api.GetReply(mark=self._leaderless_mark(found.version), document=document)
 
     async def List(self, request: api.ListRequest, context: Context) -> api.ListReply:
         """Documents of a kind."""
+        await _check_secrets(request, context)
         if self._is_led():
             return await self._answer(
                 context,
@@ -215,7 +227,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             await abort(context, error)
         selector = dict(request.selector).items()
         listed = [
-            to_api(each, {})
+            to_api(each, {}, show_secrets=request.show_secrets)
             for each in found
             if selector <= each.stored.document.get("metadata", {}).get("labels", {}).items()
         ]
@@ -231,6 +243,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def Watch(self, request: api.ListRequest, context: Context) -> AsyncIterator[api.WatchEvent]:
         """Documents, as they change."""
+        await _check_secrets(request, context)
         async with aclosing(self._watch(context, "Watch", request, live.watch_documents)) as events:
             async for event in events:
                 yield event
@@ -408,6 +421,18 @@ def _written_before(applied: list[api.Applied]) -> str:
         return ""
     more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
     return f" (already written by this request: {', '.join(names[:NAMED_MAX])}{more}; apply it again)"
+
+
+async def _check_secrets(request: api.GetRequest | api.ListRequest, context: Context) -> None:
+    """The values of secrets are for operators: whoever may only look sees which keys there are."""
+    if not request.show_secrets:
+        return
+    try:
+        require_role(ROLE_OPERATOR, "reading secrets")
+        # For the record of the call: what was asked for, and that it was shown.
+        note_target(f"{current_caller().target} with the values of secrets".lstrip())
+    except DeniedError as error:
+        await abort(context, error)
 
 
 async def _refuse(context: Context, problems: list[tuple[int, str, str]]) -> NoReturn:

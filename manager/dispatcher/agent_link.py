@@ -13,6 +13,7 @@ import structlog
 from bayplan.transport.port import Transport
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import agent_link_pb2_grpc
+from manager.access.caller import may_pass_on, note_target, on_behalf, require_node
 from manager.dispatcher.dispatcher import Dispatcher
 
 log = structlog.get_logger(__name__)
@@ -66,11 +67,13 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
             refusal = wire.Refusal(reason="the first message of an agent must be Hello", final=True)
             yield wire.ManagerMessage(refusal=refusal)
             return
+        note_target(f"node {hello.node[:80]}")
+        require_node(hello.node)
         await self._wait_for_leader()
         dispatcher = self._cluster.dispatcher
         address = self._cluster.leader_address
         if dispatcher is not None:
-            via = _metadata(context, VIA)
+            via = _metadata(context, VIA) if may_pass_on() else ""
             async with aclosing(dispatcher.serve(hello, request_iterator, via=via)) as messages:
                 async for message in messages:
                     yield message
@@ -97,7 +100,7 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
         channel = self._transport.channel(address)
         try:
             stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-            call = stub.Connect(metadata=((VIA, self._cluster.manager_id),))
+            call = stub.Connect(metadata=((VIA, self._cluster.manager_id), *on_behalf()))
             await call.write(wire.AgentMessage(hello=hello))
             sender = asyncio.create_task(_pass_on(incoming, call), name=f"relay-{hello.node}")
             try:
@@ -125,6 +128,7 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
             if attached is None:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "nobody waits for this stream any more")
             else:
+                require_node(attached.node)
                 async with aclosing(attached.serve(_after(first, request_iterator))) as frames:
                     async for frame in frames:
                         yield frame
@@ -135,7 +139,7 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
         channel = self._transport.channel(address)
         try:
             stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-            async for frame in stub.Attach(_after(first, request_iterator)):
+            async for frame in stub.Attach(_after(first, request_iterator), metadata=on_behalf()):
                 yield frame
         finally:
             await channel.close()

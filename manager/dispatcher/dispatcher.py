@@ -41,7 +41,6 @@ class DispatcherSettings:
     manager: str
     heartbeat_s: float = 1.0
     default_registry: str = ""
-    credentials: tuple[wire.RegistryCredential, ...] = ()
 
 
 class Dispatcher:
@@ -148,8 +147,9 @@ class Dispatcher:
             heartbeat_s=self._settings.heartbeat_s,
             default_registry=self._settings.default_registry,
             managers=self._managers(),
-            credentials=self._settings.credentials,
+            credentials=self._state.credentials,
         )
+        session.credentials = self._state.credentials
         session.send(wire.ManagerMessage(welcome=welcome))
         if self._is_closed:
             session.close("the leader has changed")
@@ -255,7 +255,7 @@ class Dispatcher:
                 self._wake()
             case "stream_failed":
                 attached = self._attached.get(message.stream_failed.stream_id)
-                if attached is not None:
+                if attached is not None and attached.node == session.node:
                     attached.fail(message.stream_failed.message)
 
     # -- what agents are told ------------------------------------------------------------------
@@ -274,6 +274,20 @@ class Dispatcher:
                 for placement in self._state.by_node[name].values()
             }
             session.tell(desired, entry.told, self._history().sequence)
+
+    def _send_credentials(self) -> None:
+        """All of them, to every agent that was told others."""
+        credentials = self._state.credentials
+        for session in self.sessions.values():
+            if session.credentials is not credentials:
+                session.credentials = credentials
+                told = wire.Credentials(credentials=credentials)
+                session.send(wire.ManagerMessage(credentials=told))
+
+    def ask_to_renew(self) -> None:
+        """The roots have changed: every agent fetches a new certificate."""
+        for session in [*self.sessions.values(), *self.visitors.values()]:
+            session.send(wire.ManagerMessage(renew_certificate=wire.RenewCertificate()))
 
     # -- who lives -----------------------------------------------------------------------------
 
@@ -303,6 +317,7 @@ class Dispatcher:
         while True:
             self._verdicts.judge(loop.time())
             self._peers.send(loop.time())
+            self._send_credentials()
             self._woken.clear()
             wait_s = max(0.01, self.liveness.next_wake_s(loop.time()) - loop.time())
             with contextlib.suppress(TimeoutError):

@@ -80,8 +80,8 @@ class Reports:
             )
 
         placement = self._state.placements[pod.workload_uid][pod]
-        if placement.want is Want.STOP:
-            return  # That it stops was decided, and said.
+        if placement.node != node or placement.want is Want.STOP:
+            return  # Of another node's pod it is no witness; that it stops was decided, and said.
         was_ready = before is not None and before.ready
         if status.ready and not was_ready:
             add("PodReady", f"running on {node}")

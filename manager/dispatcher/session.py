@@ -27,6 +27,7 @@ class NodeSession:
     is_visitor: bool = False  # Connected while the store is held to be from the past: told nothing.
     reported: list[wire.PodStatus] | None = None  # A visitor's last full report.
     peers: wire.Peers | None = None  # As they were sent.
+    credentials: tuple[wire.RegistryCredential, ...] = field(default=(), repr=False)  # As they were sent.
     last_heard_s: float = 0.0
     last_heard_ms: int = 0
     _outbox: asyncio.Queue[wire.ManagerMessage | None] = field(

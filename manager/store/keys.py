@@ -18,6 +18,8 @@ COMMIT = ROOT + "commit"
 """(epoch, sequence) of the last commit."""
 TAKEOVER = ROOT + "takeover"
 """On a lease of its own: a leader was deposed less than 30 s ago."""
+KEYRING = ROOT + "keyring"
+"""The data keys, wrapped by the cluster key (sealing.Keyring)."""
 
 MANAGERS = ROOT + "managers/"
 RESOURCES = ROOT + "resources/"
@@ -26,8 +28,12 @@ REVISIONS = ROOT + "revisions/"
 NODES = ROOT + "nodes/"
 NODE_INTENTS = ROOT + "node-intents/"
 DECISIONS = ROOT + "decisions/"
-OTHERS = (META, LEADER, COMMIT, TAKEOVER, MANAGERS)
-"""Keys of the control plane itself, which say nothing of the cluster's contents."""
+PKI = ROOT + "pki/"
+PKI_TOKENS = PKI + "tokens/"
+PKI_IDENTITIES = PKI + "identities/"
+SECRETS = ROOT + "secrets/"
+OTHERS = (META, LEADER, COMMIT, TAKEOVER, KEYRING, MANAGERS, PKI, SECRETS)
+"""Keys that the leader does not keep in memory: of the control plane itself, of access, and secrets."""
 
 # What may stand between two slashes of a key.
 _PART = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,252}")
@@ -136,6 +142,51 @@ def parse_decisions(key: str) -> int | None:
     return int(tick) if tick and _TICK.fullmatch(tick) else None
 
 
+def pki_ca() -> str:
+    """Key of the roots that sign, with their private keys."""
+    return PKI + "ca"
+
+
+def pki_token(token_id: str) -> str:
+    """Key of a join token."""
+    return PKI_TOKENS + _checked(token_id)
+
+
+def parse_pki_token(key: str) -> str | None:
+    """The token's id."""
+    return _only(_parts(key, PKI_TOKENS, 1))
+
+
+def pki_identity(kind: str, name: str) -> str:
+    """Key of what is known of a manager, node or user."""
+    return f"{pki_identities_of(kind)}{_checked(name)}"
+
+
+def pki_identities_of(kind: str) -> str:
+    """Prefix of all identities of a kind."""
+    return f"{PKI_IDENTITIES}{_checked(kind)}/"
+
+
+def parse_pki_identity(key: str) -> tuple[str, str] | None:
+    """(kind, name)."""
+    return _pair(_parts(key, PKI_IDENTITIES, 2))
+
+
+def secret(group: str, name: str) -> str:
+    """Key of a secret."""
+    return f"{secrets_of(group)}{_checked(name)}"
+
+
+def secrets_of(group: str) -> str:
+    """Prefix of all secrets of a group."""
+    return f"{SECRETS}{_checked(group)}/"
+
+
+def parse_secret(key: str) -> tuple[str, str] | None:
+    """(group, name)."""
+    return _pair(_parts(key, SECRETS, 2))
+
+
 def _checked(part: str) -> str:
     """Guard against names that would reach other keys. Callers have refused bad names before."""
     if not _PART.fullmatch(part):
@@ -154,3 +205,7 @@ def _parts(key: str, prefix: str, count: int) -> list[str] | None:
 
 def _only(parts: list[str] | None) -> str | None:
     return parts[0] if parts else None
+
+
+def _pair(parts: list[str] | None) -> tuple[str, str] | None:
+    return (parts[0], parts[1]) if parts else None

@@ -17,14 +17,17 @@ class FormatVersionError(Exception):
     """The store was written by a bayplan with another format: run that version, or upgrade the store."""
 
 
-async def ensure_meta(store: Store, new_id: Callable[[], str]) -> Meta:
-    """Read what the store is; make it if it is empty. `new_id` gives a new random id each time.
+async def ensure_meta(store: Store, new_id: Callable[[], str], *, cluster_id: str = "") -> Meta:
+    """Read what the store is; make it if it is empty.
+
+    `new_id` gives a new random id each time. `cluster_id` is of the cluster whose store it is, if
+    that is known: then an empty store is one that was wiped.
 
     Raises: FormatVersionError, DamagedRecordError, StoreError (repeat it: an existing one is kept).
     """
     found = await store.get(keys.META)
     if found is None:
-        meta = Meta(format_version=FORMAT_VERSION, cluster_id=new_id(), incarnation=new_id())
+        meta = Meta(format_version=FORMAT_VERSION, cluster_id=cluster_id or new_id(), incarnation=new_id())
         is_absent = Compare(key=keys.META, field=Field.CREATE_REVISION, to=0)
         result = await store.txn([is_absent], [Put(key=keys.META, value=encode_meta(meta))])
         if result.succeeded:

@@ -22,7 +22,7 @@ from bayplan.model.placements import Cause, Placement, Want
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: what users write is sealed (manager/store/sealed.py).
 """Of everything under keys.ROOT. A manager refuses a store with another one."""
 
 CHUNK_SLOTS = 64
@@ -145,7 +145,7 @@ def encode_meta(meta: Meta) -> bytes:
 
 def decode_meta(value: bytes) -> Meta:
     """Raises DamagedRecordError."""
-    return _decoded(_META, value)
+    return decoded(_META, value)
 
 
 def encode_document(stored: StoredDocument) -> bytes:
@@ -155,7 +155,7 @@ def encode_document(stored: StoredDocument) -> bytes:
 
 def decode_document(value: bytes) -> StoredDocument:
     """Raises DamagedRecordError. The document inside is not looked at."""
-    return _decoded(_DOCUMENT, value)
+    return decoded(_DOCUMENT, value)
 
 
 def encode_node(facts: NodeFacts) -> bytes:
@@ -165,7 +165,7 @@ def encode_node(facts: NodeFacts) -> bytes:
 
 def decode_node(value: bytes) -> NodeFacts:
     """Raises DamagedRecordError."""
-    return _decoded(_NODE, value)
+    return decoded(_NODE, value)
 
 
 def encode_node_intent(intent: NodeIntent) -> bytes:
@@ -175,7 +175,7 @@ def encode_node_intent(intent: NodeIntent) -> bytes:
 
 def decode_node_intent(value: bytes) -> NodeIntent:
     """Raises DamagedRecordError."""
-    return _decoded(_INTENT, value)
+    return decoded(_INTENT, value)
 
 
 def encode_json(content: Mapping[str, Any]) -> bytes:
@@ -194,7 +194,8 @@ def decode_json(value: bytes) -> dict[str, Any]:
     return content
 
 
-def _decoded(adapter: TypeAdapter[T], value: bytes) -> T:
+def decoded(adapter: TypeAdapter[T], value: bytes) -> T:
+    """JSON as `adapter` reads it. Raises DamagedRecordError."""
     # Unknown fields are ignored: a newer manager may have written them during an upgrade.
     try:
         return adapter.validate_json(value, strict=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.port import ContainerState, Output
+from agent.runtime.port import ContainerState, Credential, Output
 from agent.runtime.simulated_images import Program
 from bayplan.v1 import agent_link_pb2 as pb
 from tests.agent.scripted_manager import a_pod, a_world, crashing, until
@@ -70,6 +70,30 @@ class TestPods:
             world.manager.assign(a_pod(want=pb.WANT_STOP))
             took_s = await until(lambda: world.manager.statuses["u1.0.1"].state == pb.POD_STATE_STOPPED)
             assert took_s < 1
+
+
+def written_under(directory: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in directory.rglob("*") if file.is_file())
+
+
+class TestCredentials:
+    async def test_are_used_as_they_are_told_and_kept_on_no_disk(self, tmp_path: Path) -> None:
+        """The welcome brought none; the password is changed twice while the agent is connected."""
+        async with a_world(tmp_path) as world:
+            world.registry.push("reg.example:5000/app:1")
+            for number, password in enumerate(("first-word", "second-word")):
+                account = Credential(registry="reg.example:5000", username="me", password=password)
+                world.registry.accounts = {"reg.example:5000": account}
+                told = pb.RegistryCredential(registry="reg.example:5000", username="me", password=password)
+                world.manager.say(credentials=pb.Credentials(credentials=[told]))
+                pod = a_pod(number, image="reg.example:5000/app:1", revision=f"0000000{number}")
+                world.manager.assign(pod, full=not number)
+                await until(lambda uid=pod.uid: world.manager.statuses.get(uid, pb.PodStatus()).ready)  # type: ignore[misc]  # a default binds the loop's variable
+            await asyncio.sleep(2)
+
+            written = written_under(tmp_path)
+            assert b"reg.example:5000/app" in written
+            assert b"-word" not in written
 
 
 class TestFailures:

@@ -45,6 +45,7 @@ class Process:
             f"--witness-port={witness_port}",
             f"--docker-host=unix://{self.engine.socket}",
             "--label=disk=ssd",
+            "--insecure-loopback",
         ]
         log = (self.directory / "log").open("ab")
         with log:

@@ -189,10 +189,26 @@ class FakeTransport:
     def channel(self, address: str) -> grpc.aio.Channel:
         return FakeChannel(self, address)
 
+    @property
+    def identity_version(self) -> int:
+        """No certificates here."""
+        return 0
+
+    async def identity_newer_than(self, version: int) -> None:
+        del version
+        await asyncio.Event().wait()
+
     async def serve(
-        self, host: str, port: int, services: Sequence[Register], names: Sequence[str]
+        self,
+        host: str,
+        port: int,
+        services: Sequence[Register],
+        names: Sequence[str],
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> Listener:
         """Serve at once, on every address of the host, whatever `host` says."""
+        assert not interceptors, "nobody is told apart on this network"
         del host
         server = FakeServer()
         for register in services:
@@ -241,6 +257,11 @@ class _FakeListener:
     @property
     def port(self) -> int:
         return self._port
+
+    @property
+    def join_port(self) -> int:
+        """Everybody is let in."""
+        return 0
 
     async def stop(self, grace_s: float) -> None:
         self._transport.listeners.pop(self._port, None)

@@ -8,12 +8,16 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from bayplan.cli.run import INSECURE_WARNING
 from bayplan.transport.grpc import GrpcTransport
+from bayplan.v1.access_pb2_grpc import add_AccessServicer_to_server
+from tests.bayplan.client.fake_access import FakeAccess
 from tests.bayplan.client.fake_control import FakeControl, served
 
 DAY_MS = 86_400_000
@@ -67,13 +71,18 @@ class Bay:
     """Runs commands against `control`."""
 
     control: FakeControl
+    access: FakeAccess
     address: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"BAYPLAN_MANAGERS": self.address, "BAYPLAN_INSECURE_LOOPBACK": "1"}
 
     async def __call__(self, *words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ended:
         process = await self.start(*words, env=env)
         out, err = await process.communicate(stdin.encode())
         assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), err.decode())
+        return Ended(process.returncode, out.decode(), err.decode().removeprefix(f"{INSECURE_WARNING}\n"))
 
     async def start(
         self, *words: str, env: dict[str, str] | None = None, terminal: int | None = None
@@ -93,7 +102,7 @@ class Bay:
             stdin=asyncio.subprocess.PIPE if terminal is None else terminal,
             stdout=asyncio.subprocess.PIPE if terminal is None else terminal,
             stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
-            env=inherited | {"BAYPLAN_MANAGERS": self.address} | (env or {}),
+            env=inherited | self.environment | (env or {}),
         )
 
 
@@ -101,8 +110,12 @@ class Bay:
 async def bay() -> AsyncIterator[Bay]:
     control = FakeControl()
     async with AsyncExitStack() as stack:
-        address = await stack.enter_async_context(served(control, GrpcTransport(), "127.0.0.1"))
-        yield Bay(control, address)
+        access = FakeAccess()
+        register = partial(add_AccessServicer_to_server, access)
+        address = await stack.enter_async_context(
+            served(control, GrpcTransport(), "127.0.0.1", more=[register])
+        )
+        yield Bay(control, access, address)
 
 
 @pytest.fixture

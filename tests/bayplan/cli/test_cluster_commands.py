@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 
+from bayplan.cli.run import INSECURE_WARNING
 from bayplan.cli.text import now_ms
 from bayplan.v1 import agent_link_pb2 as agent
 from bayplan.v1 import control_pb2 as control
@@ -165,4 +166,4 @@ class TestErrors:
         err = await process.stderr.read()
         await asyncio.wait_for(process.wait(), 10)
 
-        assert (process.returncode, err) == (141, b"")
+        assert (process.returncode, err.decode()) == (141, f"{INSECURE_WARNING}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from bayplan.resources.secret import hidden
 from bayplan.transport.errors import Problem, problems_to_metadata
-from bayplan.transport.port import Transport
+from bayplan.transport.port import Register, Transport
 from bayplan.v1 import agent_link_pb2 as agent
 from bayplan.v1 import control_pb2 as control
 from bayplan.v1.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
@@ -31,6 +32,7 @@ class FakeControl(ControlServicer):
     pods: list[control.Pod] = field(default_factory=list)
     nodes: list[control.Node] = field(default_factory=list)
     events: list[control.Event] = field(default_factory=list)
+    logins: dict[str, tuple[str, str]] = field(default_factory=dict)  # User name and password, by registry.
     chunks: dict[str, list[control.LogChunk]] = field(default_factory=dict)  # By pod, or "node/<name>".
     mark: control.Mark = field(
         default_factory=lambda: control.Mark(store="s1", revision=7, epoch=3, complete=True)
@@ -40,7 +42,8 @@ class FakeControl(ControlServicer):
     requests: list[Any] = field(default_factory=list)
     settles: bool = True  # Deployments are ready as soon as they are applied.
     hangs: bool = False
-    break_streams: int = 0  # That many watches end with UNAVAILABLE after their first message.
+    break_streams: int = 0  # That many watches end with `break_code` after their first message.
+    break_code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
     exit_code: int = 0
 
     async def _begin(self, request: Any, context: Context) -> None:
@@ -75,6 +78,12 @@ class FakeControl(ControlServicer):
             reply.applied.add(
                 kind=body["kind"], namespace=namespace, name=name, result=result, generation=new.generation
             )
+            if request.expected_version < 0 and old is not None:
+                await context.abort(
+                    grpc.StatusCode.ABORTED, f"{body['kind']} {namespace}/{name} exists already"
+                )
+            if body["kind"] == "Secret":
+                reply.applied[-1].warnings.append("pods cannot use them yet")
             if body["kind"] == "Service":
                 reply.applied[-1].warnings.append("services carry no traffic yet")
         return reply
@@ -110,11 +119,20 @@ class FakeControl(ControlServicer):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f'{request.kind.lower()} "{request.name}" not found'
             )
-        return control.GetReply(mark=self.mark, document=found)
+        return control.GetReply(mark=self.mark, document=self._seen(found, request.show_secrets))
+
+    @staticmethod
+    def _seen(found: control.Document | None, show_secrets: bool) -> control.Document:  # noqa: FBT001 - the request's field
+        assert found is not None
+        seen = control.Document()
+        seen.CopyFrom(found)
+        if seen.kind == "Secret" and not show_secrets:
+            seen.json = json.dumps(hidden(json.loads(seen.json)))
+        return seen
 
     def _list(self, request: control.ListRequest) -> list[control.Document]:
         return [
-            one
+            self._seen(one, request.show_secrets)
             for one in self.documents
             if request.kind in {"", one.kind} and request.namespace in {"", one.namespace}
         ]
@@ -196,7 +214,7 @@ class FakeControl(ControlServicer):
         yield control.PodsEvent(mark=self.mark, initial=True, pods=self._pods(request))
         if self.break_streams:
             self.break_streams -= 1
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the leader changed")
+            await context.abort(self.break_code, "the leader changed")
         await asyncio.sleep(3600)
 
     async def ListNodes(self, request: control.ListNodesRequest, context: Context) -> control.ListNodesReply:
@@ -253,6 +271,34 @@ class FakeControl(ControlServicer):
                 yield control.ExecOutput(stdout=request.stdin.upper())
         yield control.ExecOutput(exit_code=self.exit_code)
 
+    async def SetRegistry(
+        self, request: control.SetRegistryRequest, context: Context
+    ) -> control.SetRegistryReply:
+        await self._begin(request, context)
+        result = "configured" if request.registry in self.logins else "created"
+        self.logins[request.registry] = (request.username, request.password)
+        return control.SetRegistryReply(mark=self.mark, result=result, registry=request.registry)
+
+    async def DeleteRegistry(
+        self, request: control.DeleteRegistryRequest, context: Context
+    ) -> control.DeleteRegistryReply:
+        await self._begin(request, context)
+        if self.logins.pop(request.registry, None) is None:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"there is no login for registry {request.registry}"
+            )
+        return control.DeleteRegistryReply(mark=self.mark, registry=request.registry)
+
+    async def ListRegistries(
+        self, request: control.ListRegistriesRequest, context: Context
+    ) -> control.ListRegistriesReply:
+        await self._begin(request, context)
+        found = [
+            control.Registry(registry=registry, username=username)
+            for registry, (username, _) in self.logins.items()
+        ]
+        return control.ListRegistriesReply(mark=self.mark, registries=found)
+
     async def ListManagers(
         self, request: control.ListManagersRequest, context: Context
     ) -> control.ListManagersReply:
@@ -283,10 +329,12 @@ class FakeControl(ControlServicer):
 
 
 @asynccontextmanager
-async def served(fake: FakeControl, transport: Transport, host: str, port: int = 0) -> AsyncIterator[str]:
-    """Serve `fake`; yields its address."""
+async def served(
+    fake: FakeControl, transport: Transport, host: str, port: int = 0, *, more: Sequence[Register] = ()
+) -> AsyncIterator[str]:
+    """Serve `fake`, and `more` services; yields its address."""
     register = partial(add_ControlServicer_to_server, fake)
-    listener = await transport.serve(host, port, [register], ["bayplan.v1.Control"])
+    listener = await transport.serve(host, port, [register, *more], ["bayplan.v1.Control"])
     try:
         yield f"{host}:{listener.port}"
     finally:

@@ -299,7 +299,7 @@ class TestSources:
         ]
 
     def test_an_endless_file_is_refused(self) -> None:
-        with pytest.raises(ManifestError, match="larger than 1 MiB"):
+        with pytest.raises(ManifestError, match="larger than 2 MiB"):
             read_manifests(["/dev/zero" if os.path.exists("/dev/zero") else "-"])  # noqa: PTH110  # a device, not a file
 
     def test_one_document_twice_names_both_places(self) -> None:

@@ -28,6 +28,12 @@ JUNK = [
     keys.PLACEMENTS + "uid/9999999999",
     keys.DECISIONS + "12",
     keys.REVISIONS + "uid",
+    keys.PKI + "ca/more",
+    keys.PKI_TOKENS + "a/b",
+    keys.PKI_IDENTITIES + "node",
+    keys.PKI_IDENTITIES + "node//n1",
+    keys.SECRETS + "group",
+    keys.SECRETS + "../meta",
 ]
 
 
@@ -43,6 +49,9 @@ class TestKeys:
         assert keys.parse_placements(keys.placements("u1", 12)) == ("u1", 12)
         assert keys.parse_revision(keys.revision("u1", "0a1b2c3d")) == ("u1", "0a1b2c3d")
         assert keys.parse_decisions(keys.decisions(17)) == 17
+        assert keys.parse_pki_token(keys.pki_token("t1")) == "t1"
+        assert keys.parse_pki_identity(keys.pki_identity("node", "n1.example")) == ("node", "n1.example")
+        assert keys.parse_secret(keys.secret("registry", "hub")) == ("registry", "hub")
 
     @pytest.mark.parametrize("key", JUNK)
     def test_junk_is_none_and_no_error(self, key: str) -> None:
@@ -52,6 +61,9 @@ class TestKeys:
         assert keys.parse_placements(key) is None
         assert keys.parse_revision(key) is None
         assert keys.parse_decisions(key) is None
+        assert keys.parse_pki_token(key) is None
+        assert keys.parse_pki_identity(key) is None
+        assert keys.parse_secret(key) is None
 
     @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a\n", "\0", "ä", "-a", "x" * 300])
     def test_a_name_cannot_reach_another_key(self, name: str) -> None:
@@ -59,12 +71,20 @@ class TestKeys:
             keys.resource("Deployment", "default", name)
         with pytest.raises(ValueError, match="cannot be part of a key"):
             keys.node(name)
+        with pytest.raises(ValueError, match="cannot be part of a key"):
+            keys.pki_token(name)
+        with pytest.raises(ValueError, match="cannot be part of a key"):
+            keys.pki_identity("user", name)
+        with pytest.raises(ValueError, match="cannot be part of a key"):
+            keys.secret(name, "x")
 
     def test_a_prefix_ends_with_its_slash(self) -> None:
         """Else the workload `u1` would own what belongs to `u10`."""
         assert not keys.placements("u10", 0).startswith(keys.placements_of("u1"))
         assert not keys.revision("u10", "aa").startswith(keys.revisions_of("u1"))
         assert not keys.resource("Job", "shop2", "x").startswith(keys.resources_of("Job", "shop"))
+        assert not keys.pki_identity("nodes", "x").startswith(keys.pki_identities_of("node"))
+        assert not keys.secret("shop2", "x").startswith(keys.secrets_of("shop"))
 
     @given(st.integers(0, 10**15), st.integers(0, 10**15))
     def test_decisions_sort_by_time(self, one: int, two: int) -> None:

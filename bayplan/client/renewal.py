@@ -1,0 +1,167 @@
+"""A context's certificate, kept fresh: it lives for a day, and users should not notice.
+
+Looked at before each call, not by a task: a program that asks nothing needs none, and one that was
+asleep for a week gets a new one when it wakes. Programs that share a context share what one of them got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bayplan.client import contexts
+from bayplan.client.contexts import Context
+from bayplan.client.errors import AccessDeniedError, BayplanError, ContextError, UnavailableError
+from bayplan.identity.credentials import (
+    Credentials,
+    CredentialsError,
+    OwnIdentity,
+    load_credentials,
+    save_credentials,
+)
+
+# While the certificate is good, a command does not wait longer than this for the next one.
+PATIENCE_S = 5.0
+# With one that ran out nothing else can be done; three managers that do not answer take as long.
+PATIENCE_EXPIRED_S = 30.0
+# Until a renewal that failed is tried again.
+RETRY_S = 30.0
+
+_LOCK_LOOK_EVERY_S = 0.05
+
+
+class Renewal:
+    """Renews what `own` shows, on disk and in memory.
+
+    Args:
+        file: the configuration that holds `context`.
+        context: whose certificate it is.
+        own: what the transport shows.
+        managers: whom to ask for a new one.
+        now_s: wall time.
+        chance: spreads renewals.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        context: Context,
+        own: OwnIdentity,
+        managers: Sequence[str],
+        *,
+        now_s: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.context = context
+        self._file = file
+        self._directory = contexts.credentials_directory(file, context.name)
+        self._own = own
+        self._managers = tuple(managers)
+        self._now_s = now_s
+        self._chance = chance or random.Random()  # noqa: S311  # spreads load, guards nothing
+        self._renewing = asyncio.Lock()
+        self._due_s = own.credentials.renew_at_s(self._chance)
+
+    async def refresh(self) -> None:
+        """Renew if it is time to.
+
+        Raises:
+            AccessDeniedError: the certificate ran out, and the managers give no other.
+            UnavailableError: it ran out, and no manager answers.
+        """
+        if self._now_s() < self._due_s:
+            return
+        async with self._renewing:
+            if self._now_s() >= self._due_s:
+                await self._renew()
+
+    @property
+    def _is_expired(self) -> bool:
+        return self._now_s() >= self._own.credentials.expires_s
+
+    async def _renew(self) -> None:
+        from bayplan.identity.joining import JoinError
+
+        try:
+            async with asyncio.timeout(PATIENCE_EXPIRED_S if self._is_expired else PATIENCE_S):
+                async with self._alone():
+                    await self._adopt_or_ask()
+        except (JoinError, CredentialsError, ContextError, OSError) as error:
+            # TimeoutError is an OSError too.
+            if self._is_expired:
+                raise self._expired(error) from error
+            # The old one is good: who may not go on with it is told so by the manager.
+            self._due_s = min(self._now_s() + RETRY_S, self._own.credentials.expires_s)
+
+    async def _adopt_or_ask(self) -> None:
+        from bayplan.identity import joining
+        from bayplan.transport.grpc import GrpcTransport
+
+        on_disk = load_credentials(self._directory)
+        if on_disk is not None and self._is_newer(on_disk):
+            self._replace(on_disk)
+            if self._now_s() < self._due_s:
+                return
+        before = self._own.credentials
+        if self._is_expired:
+            joined = await joining.rejoin(self._managers, before)
+        else:
+            joined = await joining.renew(self._managers, GrpcTransport(self._own).channel)
+        self._replace(joined.credentials)
+        self._save(before)
+
+    def _is_newer(self, found: Credentials) -> bool:
+        """Whether another program renewed it. Somebody else who logged in to the context meanwhile is not us."""
+        own = self._own.credentials
+        return found.identity == own.identity and found.expires_s > own.expires_s
+
+    def _replace(self, credentials: Credentials) -> None:
+        self._own.replace(credentials)
+        self._due_s = credentials.renew_at_s(self._chance)
+
+    def _save(self, before: Credentials) -> None:
+        """Unless the context was deleted, or logged in to anew, since `before` was read."""
+        with contexts.locked(self._file):
+            on_disk = load_credentials(self._directory)
+            if on_disk is not None and on_disk.key_pem == before.key_pem:
+                save_credentials(self._directory, self._own.credentials)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """No other program of this user renews at the same time. Raises OSError."""
+        lock = os.open(self._directory.parent / ".renewal.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while not contexts.try_lock(lock):  # noqa: ASYNC110  # another program holds it: nobody tells us
+                await asyncio.sleep(_LOCK_LOOK_EVERY_S)
+            yield
+        finally:
+            os.close(lock)
+
+    def _expired(self, error: Exception) -> BayplanError:
+        from bayplan.identity.joining import JoinError
+
+        ago = in_words(self._now_s() - self._own.credentials.expires_s)
+        begin = f"your certificate expired {ago} ago and was not renewed"
+        if isinstance(error, JoinError) and error.is_final:
+            name = self._own.credentials.identity.name
+            return AccessDeniedError(
+                f"{begin}: {error}; ask an admin for `bay user create {name}`'s token and log in again"
+            )
+        if isinstance(error, TimeoutError):
+            return UnavailableError(f"{begin}: no manager answered in time")
+        if isinstance(error, OSError):
+            return UnavailableError(f"{begin}: cannot write {error.filename}: {error.strerror}")
+        return UnavailableError(f"{begin}: {error}")
+
+
+def in_words(seconds: float) -> str:
+    """A length of time, rounded down, as it stands in a sentence: 3 h."""
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s or (seconds >= unit_s and unit == "min"):
+            return f"{int(seconds // unit_s)} {unit}"
+    return f"{int(max(seconds, 0))} s"

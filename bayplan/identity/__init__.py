@@ -1,0 +1,1 @@
+"""Who is who: names, certificates, join tokens, and how a process comes by its own."""

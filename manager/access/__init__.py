@@ -1,0 +1,1 @@
+"""Who a manager is, and who may do what."""

@@ -1,0 +1,164 @@
+"""The record of decisions about callers: who, what, allowed or not, why. Only ever appended to.
+
+One JSON object a line in `audit.jsonl`, readable by the manager's user alone; full files are kept
+by number, the oldest goes. The same refusal many times within seconds is one line with a count, so
+that nobody can push the past out of the files by knocking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+FILE_MAX_BYTES = 16 << 20
+FILES = 8
+SAME_WITHIN_S = 10.0
+FLUSH_EVERY_S = 0.2
+# Lines that wait for a slow disk; beyond it they are counted, and the count is written.
+WAITING_MAX = 20_000
+_KNOCKERS_MAX = 1000
+_TEXT_MAX = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One decision."""
+
+    at_ms: int
+    manager: str
+    who: str
+    via: str
+    address: str
+    method: str
+    target: str
+    allowed: bool
+    why: str
+    outcome: str
+    count: int = 1
+
+    @property
+    def sameness(self) -> tuple[str, ...]:
+        """Refusals that share it are told once."""
+        return (self.who, self.via, self.address, self.method, self.why)
+
+
+class Audit:
+    """Of one manager. `add` never waits; `run` writes."""
+
+    def __init__(self, path: Path, *, wall_s: Callable[[], float]) -> None:
+        self._path = path
+        self._wall_s = wall_s
+        self._waiting: deque[Entry] = deque()
+        self._left_out = 0
+        self._refusals: dict[tuple[str, ...], tuple[float, Entry]] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Remember a decision."""
+        entry = replace(entry, target=entry.target[:_TEXT_MAX], why=entry.why[:_TEXT_MAX])
+        if not entry.allowed and len(self._refusals) < _KNOCKERS_MAX:
+            known = self._refusals.get(entry.sameness)
+            if known is not None:
+                first_s, counted = known
+                self._refusals[entry.sameness] = (first_s, replace(entry, count=counted.count + 1))
+                return
+            # The first is written at once, those that follow with it as a number.
+            self._refusals[entry.sameness] = (self._wall_s(), replace(entry, count=0))
+        self._queue(entry)
+
+    def _queue(self, entry: Entry) -> None:
+        if len(self._waiting) >= WAITING_MAX:
+            self._left_out += 1
+            return
+        self._waiting.append(entry)
+
+    async def run(self) -> None:
+        """Write what comes, until cancelled; then what is left."""
+        try:
+            while True:
+                await asyncio.sleep(FLUSH_EVERY_S)
+                self._count_refusals(older_than_s=SAME_WITHIN_S)
+                await self._flush()
+        finally:
+            self._count_refusals(older_than_s=0.0)
+            self._write(self._take())
+
+    def _count_refusals(self, *, older_than_s: float) -> None:
+        now_s = self._wall_s()
+        for sameness, (first_s, counted) in list(self._refusals.items()):
+            if now_s - first_s >= older_than_s:
+                del self._refusals[sameness]
+                if counted.count:
+                    self._queue(counted)
+
+    async def _flush(self) -> None:
+        lines = self._take()
+        if lines:
+            await asyncio.to_thread(self._write, lines)
+
+    def _take(self) -> bytes:
+        entries = list(self._waiting)
+        self._waiting.clear()
+        lines = [json.dumps(asdict(entry), separators=(",", ":")) for entry in entries]
+        if self._left_out:
+            left_out, self._left_out = self._left_out, 0
+            log.error("audit.lines_lost", count=left_out)
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _write(self, lines: bytes) -> None:
+        if not lines:
+            return
+        try:
+            if self._path.exists() and self._path.stat().st_size + len(lines) > FILE_MAX_BYTES:
+                for number in range(FILES - 1, 0, -1):
+                    older = self._numbered(number)
+                    if older.exists():
+                        older.replace(self._numbered(number + 1))
+                self._path.replace(self._numbered(1))
+                self._numbered(FILES).unlink(missing_ok=True)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, lines)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            log.error("audit.not_written", error=str(error), lines=lines.count(b"\n"))  # noqa: TRY400 - says all
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    async def read(self, *, since_ms: int, limit: int, denied: bool, who: str) -> list[Entry]:
+        """The newest `limit` that fit, oldest first."""
+        await self._flush()
+        return await asyncio.to_thread(self._read, since_ms, limit, denied, who)
+
+    def _read(self, since_ms: int, limit: int, denied: bool, who: str) -> list[Entry]:  # noqa: FBT001
+        found: deque[Entry] = deque(maxlen=limit)
+        for path in (*(self._numbered(number) for number in range(FILES - 1, 0, -1)), self._path):
+            for entry in _entries(path):
+                if entry.at_ms >= since_ms and who in entry.who and not (denied and entry.allowed):
+                    found.append(entry)
+        return list(found)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    names = {each.name for each in fields(Entry)}
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    content: dict[str, Any] = json.loads(line)
+                    yield Entry(**{name: content[name] for name in names})
+                except (ValueError, KeyError, TypeError):
+                    log.warning("audit.line_damaged", file=str(path))
+    except FileNotFoundError:
+        return

@@ -1,0 +1,112 @@
+"""Who is let in, as the store says: read once, then followed, so that every call can be judged from memory.
+
+A judgement that memory cannot give (an identity that another manager has made a moment ago) reads
+the one key. A manager cut off from the store judges by what it knew last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+import structlog
+
+from manager.access import records
+from manager.store import keys
+from manager.store.port import CompactedError, KeyValue, Store, StoreError
+from manager.store.records import DamagedRecordError
+
+log = structlog.get_logger(__name__)
+
+_RETRY_S = 1.0
+
+
+class Registry:
+    """Roots and identities. `changed` are called after each change of either."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.ca: records.CaRecord | None = None
+        self.identities: dict[tuple[str, str], records.IdentityRecord] = {}
+        self.changed: list[Callable[[], None]] = []
+        self._versions: dict[str, int] = {}
+        self._revision = 0
+
+    async def load(self) -> None:
+        """Everything, as it stands now. Raises StoreError."""
+        listing = await self._store.list(keys.PKI)
+        # Another history may count its revisions from one again.
+        self._versions.clear()
+        self._revision = listing.revision
+        for item in listing.items:
+            self._learn(item.key, item.value, item.mod_revision)
+        listed = {keys.parse_pki_identity(item.key) for item in listing.items}
+        if any(item.key == keys.pki_ca() for item in listing.items):
+            # Without a CA the store was wiped, and gets back from us what was known.
+            for place in self.identities.keys() - listed:
+                del self.identities[place]
+        self._tell()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            try:
+                watch = self._store.watch(keys.PKI, from_revision=self._revision + 1)
+                async with aclosing(watch) as batches:
+                    async for batch in batches:
+                        for change in batch.changes:
+                            self._learn(change.key, change.value, change.mod_revision)
+                        self._revision = batch.revision
+                        if batch.changes:
+                            self._tell()
+            except CompactedError:
+                await self._load_again()
+            except StoreError as error:
+                log.info("identities_watch.interrupted", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+
+    async def _load_again(self) -> None:
+        try:
+            await self.load()
+        except StoreError as error:
+            log.info("identities.not_read", error=str(error))
+            await asyncio.sleep(_RETRY_S)
+
+    async def read(self, kind: str, name: str) -> tuple[records.IdentityRecord | None, int]:
+        """One identity as the store has it now, and its version (0: absent). Raises StoreError."""
+        item = await self._store.get(keys.pki_identity(kind, name))
+        if item is None:
+            self.identities.pop((kind, name), None)
+            return None, 0
+        self.learn(item)
+        return records.decode_identity(item.value), item.mod_revision
+
+    def learn(self, item: KeyValue) -> None:
+        """One key as it was just read or written."""
+        self._learn(item.key, item.value, item.mod_revision)
+
+    def _learn(self, key: str, value: bytes | None, mod_revision: int) -> None:
+        if mod_revision < self._versions.get(key, 0):
+            return  # Read before the watch brought an older state of it.
+        self._versions[key] = mod_revision
+        try:
+            if key == keys.pki_ca():
+                # Without a CA nobody could be let in: what was known stays, a wiped store gets it back.
+                self.ca = records.decode_ca(value) if value is not None else self.ca
+            elif (place := keys.parse_pki_identity(key)) is not None:
+                if value is None:
+                    self.identities.pop(place, None)
+                    return
+                record, known = records.decode_identity(value), self.identities.get(place)
+                if known is not None and known.generation > record.generation:
+                    # The store came back from a backup: who was revoked since stays so.
+                    log.warning("identity.older_in_store", key=key)
+                else:
+                    self.identities[place] = record
+        except DamagedRecordError as error:
+            log.warning("store_key.ignored", key=key, error=str(error))
+
+    def _tell(self) -> None:
+        for callback in self.changed:
+            callback()
