@@ -8,6 +8,7 @@ acknowledgements of our heartbeats; without any the stream is dropped and anothe
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc.aio
@@ -75,6 +76,16 @@ class SessionEndedError(Exception):
     """The stream is over: dial again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    channel: grpc.aio.Channel
+    call: _Call
+
+    async def aclose(self) -> None:
+        self.call.cancel()
+        await self.channel.close()
+
+
 class Session:
     """One per agent. `run` dials for ever, one manager at a time."""
 
@@ -92,6 +103,7 @@ class Session:
         self._route = route
         self._outbox: asyncio.Queue[pb.AgentMessage] = asyncio.Queue(OUTBOX_MAX)
         self._is_welcome = False
+        self._previous: _Stream | None = None
         self.stopping = asyncio.Event()
         self._sequence = 0
         self._acked_s = 0.0
@@ -112,6 +124,12 @@ class Session:
 
     async def run(self) -> None:
         """Keep a stream until `stop`."""
+        try:
+            await self._keep_dialling()
+        finally:
+            await self._close_previous()
+
+    async def _keep_dialling(self) -> None:
         while not self.stopping.is_set():
             dial = self._route.next()
             try:
@@ -126,19 +144,28 @@ class Session:
         """One stream, from dialling to its end; the route learns what came of it."""
         shown = self._transport.identity_version
         channel = self._transport.channel(address)
+        stream = _Stream(channel, AgentLinkStub(channel).Connect())
+        is_renewed = False
         try:
-            call: _Call = AgentLinkStub(channel).Connect()
-            try:
-                if await self._greet(call, address, relay=relay):
-                    await self._talk(call, shown)
-            finally:
-                call.cancel()
+            if await self._greet(stream.call, address, relay=relay):
+                await self._close_previous()
+                is_renewed = await self._talk(stream.call, shown)
         except SessionEndedError as ended:
             log.warning("session.ended", manager=address, why=str(ended), was_connected=self._is_welcome)
             self._route.lost(address, was_welcome=self._is_welcome)
         finally:
             self._is_welcome = False
-            await channel.close()
+            await self._close_previous()
+            if is_renewed:
+                # It stands until the next one does: the leader sees no gap.
+                self._previous = stream
+            else:
+                await stream.aclose()
+
+    async def _close_previous(self) -> None:
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            await previous.aclose()
 
     async def _greet(self, call: _Call, address: str, *, relay: bool) -> bool:
         """Say Hello; whether we are welcome. False: sent elsewhere, or refused. Raises SessionEndedError."""
@@ -182,11 +209,10 @@ class Session:
         )
         self._handler.welcomed(welcome, address=address)
 
-    async def _talk(self, call: _Call, shown: int) -> None:
-        """Until the stream ends. Raises SessionEndedError, unless we end it ourselves.
+    async def _talk(self, call: _Call, shown: int) -> bool:
+        """Until the stream ends; whether that is because our certificate is a new one since `shown`.
 
-        `shown` is the version of the certificate that the stream began with: with a newer one it
-        begins anew, at the same manager and at once.
+        Raises SessionEndedError, unless we end it ourselves.
         """
         try:
             await until_first_ends(
@@ -200,6 +226,8 @@ class Session:
         except SessionEndedError:
             if not self.stopping.is_set():
                 raise
+            return False
+        return not self.stopping.is_set()
 
     async def _read_all(self, call: _Call) -> None:
         while True:

@@ -48,6 +48,7 @@ class LocalCluster:
     )  # Of the managers, on 127.0.0.1; the join ports are the next ones up.
     registry_port: int = 7450
     certificate_life: str = "24h"
+    log: str = "info"
     config: Path | None = None  # Where `bay` keeps the context of this cluster; None: the user's own file.
 
     @property
@@ -125,6 +126,15 @@ class LocalCluster:
     def _log_in_with(self, token: str) -> bool:
         login = ["login", self.addresses, "--token-file", "/dev/stdin", "--context", self.context]
         return self.bay(*login, stdin=token.strip()).returncode == 0
+
+    def write_join_token(self, role: str, token: str) -> None:
+        """Where a host that waits for one looks."""
+        path = self.run_dir / f"join/{role}.token"
+        run(as_root(["sh", "-c", f"umask 077; cat > {path}"]), stdin=token.encode())
+
+    def containers(self) -> list[str]:
+        """Ids of all of them, running or not."""
+        return self._containers()
 
     # One container of it
 
@@ -269,6 +279,7 @@ class LocalCluster:
             "BAYPLAN_JOIN_PORT_1": str(self.ports[0] + 1),
             "BAYPLAN_JOIN_PORT_2": str(self.ports[1] + 1),
             "BAYPLAN_JOIN_PORT_3": str(self.ports[2] + 1),
+            "BAYPLAN_LOG": self.log,
             "BAYPLAN_CERTIFICATE_LIFE": self.certificate_life,
             "BAYPLAN_REGISTRY_PORT": str(self.registry_port),
             "BAYPLAN_RUN": str(self.run_dir),
@@ -310,6 +321,7 @@ TESTS = LocalCluster(
     registry_port=7460,
     # Short, so that certificates are renewed all the time that the tests run.
     certificate_life="2m",
+    log="debug",
     config=CACHE / "run/bayplan-tests-bay/config.yaml",
 )
 

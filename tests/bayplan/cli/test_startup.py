@@ -2,18 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+from bayplan.client import contexts
+from bayplan.client.contexts import Context
+from bayplan.identity.names import Kind
 from tests.bayplan.cli.conftest import Bay
+from tests.bayplan.client.fake_access import CLUSTER, a_root, credentials_of
 from tests.bayplan.client.fake_control import deployment, document, pod
 
-HEAVY = {"grpc", "google", "pydantic", "numpy", "yaml", "rich", "structlog", "aiohttp"}
+HEAVY = {
+    *("grpc", "google", "pydantic", "numpy", "yaml", "rich", "structlog", "aiohttp"),
+    *("cryptography", "OpenSSL"),
+}
 # Typer needs it to read any argument; it takes 25 ms, our own models would take more.
 TYPERS_OWN = {"pydantic"}
 
 
-def imported_by(*words: str) -> set[str]:
+def imported_by(*words: str, env: dict[str, str] | None = None) -> set[str]:
     """Top-level packages that `bay words` imports."""
     program = (
         "import atexit, json, sys\n"
@@ -21,7 +31,13 @@ def imported_by(*words: str) -> set[str]:
         "from bayplan.cli.main import main\n"
         f"main({list(words)!r})"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
     return {name.partition(".")[0] for name in json.loads(ended.stderr.splitlines()[-1])}
 
 
@@ -33,8 +49,19 @@ class TestStartup:
         assert not imported_by("get", "--help") & HEAVY - TYPERS_OWN
 
     def test_get_pods_imports_no_more_than_it_needs(self) -> None:
-        heavy = imported_by("get", "pods", "--managers", "127.0.0.1:1") & HEAVY
+        env = {"BAYPLAN_INSECURE_LOOPBACK": "1"}
+        heavy = imported_by("get", "pods", "--managers", "127.0.0.1:1", env=env) & HEAVY
         assert heavy <= {"grpc", "google"} | TYPERS_OWN
+
+    def test_with_a_good_certificate_nothing_reads_certificates(self, tmp_path: Path) -> None:
+        """The configuration is YAML, which takes 20 ms; `cryptography` would take 100."""
+        file = tmp_path / "config.yaml"
+        held = credentials_of(a_root(), Kind.USER, "admin", issued_s=time.time())
+        made = Context(name="demo", managers=("127.0.0.1:1",), cluster=CLUSTER, user="admin")
+        contexts.save_login(file, held, lambda _: made)
+
+        heavy = imported_by("get", "pods", env={"BAYPLAN_CONFIG": str(file)}) & HEAVY
+        assert heavy <= {"grpc", "google", "yaml"} | TYPERS_OWN
 
 
 class TestCompletion:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from bayplan.cli.complete import addresses
 from bayplan.cli.failures import CommandError
 from bayplan.cli.kinds import DEPLOYMENT, NODE, POD, SERVICE, Reference, kind_and_name, references
 from bayplan.cli.options import labels, seconds
 from bayplan.cli.text import age, clean, duration, table
+from bayplan.transport.addresses import addresses
 
 
 class TestAges:

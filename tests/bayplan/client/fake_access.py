@@ -29,6 +29,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 CLUSTER = "3f2a9c1d5e7b4a60"
 DAY_S = 86_400.0
+# Shown as 2d2h, however slow the machine.
+A_WHILE_MS = 50 * 3_600_000 + 1_800_000
 
 
 def a_root(cluster: str = CLUSTER) -> Root:
@@ -126,13 +128,13 @@ class FakeAccess(AccessServicer):
 
     async def WhoAmI(self, request: access.WhoAmIRequest, context: Context) -> access.WhoAmIReply:
         await self._begin(request, context)
-        shown = context.auth_context().get("x509_pem_cert", [b""])[0]
-        self.callers.append(str(certificates.from_pem(shown)[0].serial_number) if shown else "")
+        for shown in context.auth_context().get("x509_pem_cert", ()):
+            self.callers.append(str(certificates.from_pem(shown)[0].serial_number))
         return access.WhoAmIReply(
             identity=f"spiffe://{CLUSTER}/user/admin",
             role=ROLE_ADMIN,
             cluster=CLUSTER,
-            not_after_ms=int((time.time() + 3.5 * 3600) * 1000),
+            not_after_ms=int(time.time() * 1000) + A_WHILE_MS,
         )
 
     async def CanI(self, request: access.CanIRequest, context: Context) -> access.CanIReply:
@@ -197,7 +199,7 @@ class FakeAccess(AccessServicer):
     def _ca(self) -> access.ShowCaReply:
         now_ms = int(time.time() * 1000)
         roots = [
-            access.Root(digest=letter * 64, since_ms=now_ms - 5000, not_after_ms=now_ms + 9_000_000)
+            access.Root(digest=letter * 64, since_ms=now_ms - A_WHILE_MS, not_after_ms=now_ms + A_WHILE_MS)
             for letter in "ab"
         ]
         return access.ShowCaReply(roots=roots, waiting=self.waiting)
@@ -205,6 +207,14 @@ class FakeAccess(AccessServicer):
     async def RotateKeys(self, request: access.RotateKeysRequest, context: Context) -> access.RotateKeysReply:
         await self._begin(request, context)
         return access.RotateKeysReply(cluster_key_id="k2", rewritten=12)
+
+    async def TakeClusterKey(
+        self, request: access.TakeClusterKeyRequest, context: Context
+    ) -> access.TakeClusterKeyReply:
+        raise AssertionError("managers alone call this")
+
+    async def ListOwnAudit(self, request: access.ListAuditRequest, context: Context) -> access.ListAuditReply:
+        raise AssertionError("managers alone call this")
 
     async def ListAudit(self, request: access.ListAuditRequest, context: Context) -> access.ListAuditReply:
         await self._begin(request, context)
@@ -219,7 +229,7 @@ def an_identity(name: str = "alice", **changes: Any) -> access.IdentityFacts:
         "name": name,
         "role": ROLE_VIEWER,
         "created_ms": now_ms - 1000,
-        "not_after_ms": now_ms + 5 * 3_600_000 + 1000,
+        "not_after_ms": now_ms + A_WHILE_MS,
     }
     return access.IdentityFacts(**(fields | changes))
 

@@ -5,11 +5,19 @@ import grpc.aio
 import pytest
 
 from bayplan.transport.errors import (
+    OTHER_CLUSTER,
+    REFUSED_HANDSHAKE,
     Problem,
     problems_from_error,
     problems_to_metadata,
     was_never_sent,
     words_of,
+)
+
+FAILED = "failed to connect to all addresses; last error:"
+TLS = (
+    f"{FAILED} UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL:"
+    " error:1000007d:SSL routines:OPENSSL_internal:"
 )
 
 
@@ -36,6 +44,27 @@ class TestWords:
             ("Socket closed", "the connection was closed by the other side"),
             ("recvmsg:Connection reset by peer", "the connection was closed by the other side"),
             ("ping timeout", "no answer"),
+            (f"{FAILED} UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", REFUSED_HANDSHAKE),
+            (f"{TLS}CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK", OTHER_CLUSTER),
+            (
+                (
+                    f"{FAILED} UNKNOWN: ipv4:127.0.0.1:1: Custom verification check failed with error:"
+                    " UNAUTHENTICATED: Hostname Verification Check failed."
+                ),
+                OTHER_CLUSTER,
+            ),
+            (
+                f"{TLS}CERTIFICATE_VERIFY_FAILED: certificate has expired: OK",
+                "the manager's certificate has expired, or is not valid yet: compare the clocks of both hosts",
+            ),
+            (
+                f"{TLS}CERTIFICATE_VERIFY_FAILED: unsupported certificate purpose: OK",
+                "what answered there is a member of the cluster, but no manager",
+            ),
+            (
+                f"{TLS}WRONG_VERSION_NUMBER: Invalid certificate verification context: OK",
+                "what answered there speaks no TLS: no manager, or one without encryption",
+            ),
             ("", "unavailable"),
             (
                 "no leader: etcd has lost its quorum (connection refused)",

@@ -1,0 +1,144 @@
+"""docs/install.md, "On hosts of your own": its commands, as they stand there, on bare Debian hosts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bayplan import __version__
+from deploy import engine, wheels
+from deploy.shell import ROOT, StepError, run
+from tests.e2e.bare_hosts import NAMES, BareHosts, read_blocks
+from tests.e2e.cluster import eventually
+
+# The first test installs a whole cluster, and where it was never done its image is built before.
+pytestmark = pytest.mark.timeout(1500)
+
+BLOCKS = read_blocks((ROOT / "docs/install.md").read_text())
+CLUSTER = ("1. ", "2. ", "3. ", "4. ", "5. ", "6. ")
+LATER, UPGRADE = "Another node, later", "Upgrade"
+NODE_TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareHosts]:
+    """The document was followed up to "Try it"."""
+    if shutil.which("docker") is None:
+        pytest.fail("no docker on this machine: run `make setup`")
+    engine.up()
+    hosts = BareHosts(wheels.build(tmp_path_factory.mktemp("wheels"))[0])
+    try:
+        hosts.up()
+        try:
+            hosts.follow([block for block in BLOCKS if block.section.startswith(CLUSTER)])
+        except StepError as error:
+            pytest.fail(f"{error}\n{hosts.report()}")
+        yield hosts
+    finally:
+        hosts.down()
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """Of a table: the first word of each line → its words."""
+    return {words[0]: words for words in map(str.split, text.splitlines()[1:]) if words}
+
+
+def wait_for_nodes(hosts: BareHosts, *names: str) -> None:
+    def are_ready() -> bool:
+        found = rows(hosts.bash("first", "bay nodes"))
+        return all(found.get(name, ["", ""])[1] == "Ready" for name in names)
+
+    eventually(are_ready, within_s=NODE_TIMEOUT_S, otherwise=hosts.report)
+
+
+def newer_wheel(directory: Path) -> tuple[Path, str]:
+    """This checkout as the next patch version."""
+    source = directory / "source"
+    for name in ("bayplan", "manager", "agent"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    major, minor, patch = __version__.split(".")
+    version = f"{major}.{minor}.{int(patch) + 1}"
+    file = source / "bayplan/__init__.py"
+    file.write_text(file.read_text().replace(f'"{__version__}"', f'"{version}"'))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    run([*command, "--wheel-dir", str(directory), str(source)], timeout_s=120)
+    (wheel,) = directory.glob("bayplan-*.whl")
+    return wheel, version
+
+
+def status_of(hosts: BareHosts, host: str, unit: str) -> dict[str, str]:
+    """/proc/<pid>/status of the unit's main process."""
+    text = hosts.bash(host, f"cat /proc/$(cat /run/units/{unit}.main)/status")
+    return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
+
+
+class TestTheDocument:
+    """In this order: each test goes on where the one before ended."""
+
+    def test_makes_a_cluster_of_three_hosts(self, hosts: BareHosts) -> None:
+        wait_for_nodes(hosts, *NAMES[:3])
+
+        managers = rows(hosts.bash("first", "bay managers"))
+        assert sorted(managers) == ["m1", "m2", "m3"]
+        assert sorted(row[2] for row in managers.values()) == ["Leading", "Standby", "Standby"]
+
+    def test_runs_its_example_on_them(self, hosts: BareHosts) -> None:
+        assert sum(len(hosts.pods(name)) for name in NAMES[:3]) == 3
+
+    def test_lets_nobody_near_etcd_without_a_certificate(self, hosts: BareHosts) -> None:
+        endpoint = f"--endpoints=https://{hosts.addresses['first']}:2379 --cacert=/etc/bayplan/etcd/ca.pem"
+
+        done = hosts.attempt("first", f"etcdctl {endpoint} --command-timeout=5s get --prefix /bayplan")
+
+        assert done.returncode != 0
+        assert done.stdout == ""
+
+    def test_runs_managers_as_a_user_of_their_own_and_nobody_with_capabilities(
+        self, hosts: BareHosts
+    ) -> None:
+        uids = {}
+        for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
+            status = status_of(hosts, "second", unit)
+            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, unit
+            assert status["NoNewPrivs"] == "1", unit
+            uids[unit] = status["Uid"].split()[0]
+
+        assert uids["bayplan-agent"] == "0"
+        assert len(set(uids.values())) == 3
+
+    def test_can_be_followed_again_without_harm(self, hosts: BareHosts) -> None:
+        said = hosts.bash("second", "bay install manager; bay install agent")
+
+        assert {line.split()[0] for line in said.splitlines()} == {"unchanged"}
+
+    def test_lets_a_host_join_later(self, hosts: BareHosts) -> None:
+        everywhere = [block for block in BLOCKS if block.host == "all" and block.section.startswith("1. ")]
+        for block in everywhere:
+            hosts.bash("fourth", block.script, timeout_s=300)
+
+        hosts.follow([block for block in BLOCKS if block.section == LATER])
+
+        wait_for_nodes(hosts, *NAMES)
+
+    def test_upgrades_a_host_in_place_and_its_pods_run_on(self, hosts: BareHosts, tmp_path: Path) -> None:
+        before = hosts.pods("second")
+        assert before
+        wheel, version = newer_wheel(tmp_path)
+        hosts.give_wheel("second", wheel)
+
+        hosts.follow([block for block in BLOCKS if block.section == UPGRADE])
+
+        def is_new() -> bool:
+            manager = rows(hosts.bash("first", "bay managers")).get("m2", [])
+            node = rows(hosts.bash("first", "bay nodes -o wide")).get("second", [])
+            return version in manager and version in node and node[1] == "Ready"
+
+        eventually(is_new, within_s=NODE_TIMEOUT_S, otherwise=hosts.report)
+        assert hosts.pods("second") == before
