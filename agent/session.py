@@ -8,7 +8,6 @@ acknowledgements of our heartbeats; without any the stream is dropped and anothe
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Protocol
 
 import grpc.aio
@@ -33,6 +32,7 @@ ACK_MARGIN_S = 0.5
 # Fifty pods that start at once make one report instead of a hundred.
 REPORT_GATHER_S = 0.02
 OUTBOX_MAX = 64
+INBOX_MAX = 64
 GOODBYE_TIMEOUT_S = 1.0
 HEARTBEAT_MIN_S = 0.1
 
@@ -76,14 +76,60 @@ class SessionEndedError(Exception):
     """The stream is over: dial again."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Stream:
-    channel: grpc.aio.Channel
-    call: _Call
+    """One call with a reader of its own.
+
+    Cancelling a read or a write would end the call, and it has to stand while the next one is dialled.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._call: _Call = AgentLinkStub(channel).Connect()
+        self._incoming: asyncio.Queue[pb.ManagerMessage | SessionEndedError] = asyncio.Queue(INBOX_MAX)
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read_on())
+        self._writing: asyncio.Task[None] | None = None
+
+    async def _read_on(self) -> None:
+        while True:
+            try:
+                message = await self._call.read()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                await self._incoming.put(SessionEndedError(_words(error)))
+                return
+            if not isinstance(message, pb.ManagerMessage):
+                await self._incoming.put(SessionEndedError("the manager ended the stream"))
+                return
+            await self._incoming.put(message)
+
+    async def read(self) -> pb.ManagerMessage:
+        """The next message. Raises SessionEndedError."""
+        message = await self._incoming.get()
+        if isinstance(message, SessionEndedError):
+            raise message
+        return message
+
+    async def write(self, message: pb.AgentMessage) -> None:
+        """Raises SessionEndedError."""
+        self._writing = asyncio.get_running_loop().create_task(self._call.write(message))
+        try:
+            await asyncio.shield(self._writing)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise SessionEndedError(_words(error)) from error
+
+    async def end(self) -> None:
+        """No more will be written. Raises SessionEndedError."""
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise SessionEndedError(_words(error)) from error
 
     async def aclose(self) -> None:
-        self.call.cancel()
-        await self.channel.close()
+        self._reader.cancel()
+        self._call.cancel()
+        writing = [self._writing] if self._writing is not None else []
+        await asyncio.gather(self._reader, *writing, return_exceptions=True)
+        await self._channel.close()
 
 
 class Session:
@@ -143,13 +189,12 @@ class Session:
     async def _converse(self, address: str, *, relay: bool) -> None:
         """One stream, from dialling to its end; the route learns what came of it."""
         shown = self._transport.identity_version
-        channel = self._transport.channel(address)
-        stream = _Stream(channel, AgentLinkStub(channel).Connect())
+        stream = _Stream(self._transport.channel(address))
         is_renewed = False
         try:
-            if await self._greet(stream.call, address, relay=relay):
+            if await self._greet(stream, address, relay=relay):
                 await self._close_previous()
-                is_renewed = await self._talk(stream.call, shown)
+                is_renewed = await self._talk(stream, shown)
         except SessionEndedError as ended:
             log.warning("session.ended", manager=address, why=str(ended), was_connected=self._is_welcome)
             self._route.lost(address, was_welcome=self._is_welcome)
@@ -167,17 +212,15 @@ class Session:
         if previous is not None:
             await previous.aclose()
 
-    async def _greet(self, call: _Call, address: str, *, relay: bool) -> bool:
+    async def _greet(self, stream: _Stream, address: str, *, relay: bool) -> bool:
         """Say Hello; whether we are welcome. False: sent elsewhere, or refused. Raises SessionEndedError."""
         hello = await self._handler.hello(relay=relay)
         try:
             async with asyncio.timeout(GREETING_TIMEOUT_S):
-                await call.write(pb.AgentMessage(hello=hello))
-                answer = await _read(call)
+                await stream.write(pb.AgentMessage(hello=hello))
+                answer = await stream.read()
         except TimeoutError as error:
             raise SessionEndedError(f"no answer within {GREETING_TIMEOUT_S:.0f} s") from error
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise SessionEndedError(_words(error)) from error
         match answer.WhichOneof("kind"):
             case "welcome":
                 self._welcomed(answer, address, relay=relay)
@@ -209,7 +252,7 @@ class Session:
         )
         self._handler.welcomed(welcome, address=address)
 
-    async def _talk(self, call: _Call, shown: int) -> bool:
+    async def _talk(self, stream: _Stream, shown: int) -> bool:
         """Until the stream ends; whether that is because our certificate is a new one since `shown`.
 
         Raises SessionEndedError, unless we end it ourselves.
@@ -217,8 +260,8 @@ class Session:
         try:
             await until_first_ends(
                 self._transport.identity_newer_than(shown),
-                self._read_all(call),
-                self._write_all(call),
+                self._read_all(stream),
+                self._write_all(stream),
                 self._beat(),
                 self._report(),
                 self._say_goodbye(),
@@ -229,13 +272,9 @@ class Session:
             return False
         return not self.stopping.is_set()
 
-    async def _read_all(self, call: _Call) -> None:
+    async def _read_all(self, stream: _Stream) -> None:
         while True:
-            try:
-                message = await _read(call)
-            except grpc.aio.AioRpcError as error:
-                raise SessionEndedError(_words(error)) from error
-            await self._handle(message)
+            await self._handle(await stream.read())
 
     async def _handle(self, message: pb.ManagerMessage) -> None:
         match message.WhichOneof("kind"):
@@ -267,18 +306,15 @@ class Session:
                 # A newer manager may say what this agent does not know yet.
                 log.debug("session.not_understood", kind=kind)
 
-    async def _write_all(self, call: _Call) -> None:
+    async def _write_all(self, stream: _Stream) -> None:
         while True:
             message = await self._outbox.get()
-            try:
-                await call.write(message)
-                if message.WhichOneof("kind") == "goodbye":
-                    await call.done_writing()
-                    # Give it time to leave before the channel is closed.
-                    await asyncio.sleep(GOODBYE_TIMEOUT_S)
-                    raise SessionEndedError("we said goodbye")
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                raise SessionEndedError(_words(error)) from error
+            await stream.write(message)
+            if message.WhichOneof("kind") == "goodbye":
+                await stream.end()
+                # Give it time to leave before the channel is closed.
+                await asyncio.sleep(GOODBYE_TIMEOUT_S)
+                raise SessionEndedError("we said goodbye")
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
@@ -320,14 +356,6 @@ class Session:
         goodbye = pb.Goodbye(reason="the agent is stopping; its containers run on", restarting=True)
         await self._outbox.put(pb.AgentMessage(goodbye=goodbye))
         await asyncio.Event().wait()  # The writer ends the conversation once it is said.
-
-
-async def _read(call: _Call) -> pb.ManagerMessage:
-    """The next message. Raises SessionEndedError at the end, AioRpcError on a failure."""
-    message = await call.read()
-    if not isinstance(message, pb.ManagerMessage):
-        raise SessionEndedError("the manager ended the stream")
-    return message
 
 
 def _words(error: Exception) -> str:

@@ -158,7 +158,7 @@ async def _time_read_and_write(survivors: list[str], kill: Callable[[], object])
     """
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(Client([address], timeout_s=ATTEMPT_TIMEOUT_S))
+            await stack.enter_async_context(Client.from_context(managers=[address], timeout_s=ATTEMPT_TIMEOUT_S))
             for address in survivors
         ]
         for client in clients:
@@ -186,7 +186,7 @@ async def _apply(client: Client, count: int) -> None:
 @contextmanager
 def _connected(loop: asyncio.Runner, local: LocalCluster) -> Iterator[Client]:
     """A client whose connection is there already: what it takes to connect is not measured."""
-    client = Client(local.addresses.split(","))
+    client = Client.from_context(managers=local.addresses.split(","))
     try:
         loop.run(client.version())
         yield client

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import os
 import signal
 import sys
 import tempfile
@@ -114,6 +115,8 @@ def main() -> None:
     arguments = _arguments()
     # So that `kill` of a benchmark removes its cluster, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Whoever asks the cluster, here or through `bay`, is its admin.
+    os.environ["BAYPLAN_CONFIG"], os.environ["BAYPLAN_CONTEXT"] = str(BENCH.config), BENCH.context
     engine.up()
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(BENCH, Path(directory))

@@ -27,9 +27,6 @@ app.add_typer(install_app, name="install")
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-Advertise = Annotated[
-    str, typer.Option("--advertise", metavar="HOST[:PORT]", help="Where other hosts reach this one.")
-]
 Token = Annotated[
     str,
     typer.Option("--join-token", metavar="TOKEN|-", help="Lets it join; - reads it from standard input."),
@@ -51,7 +48,9 @@ def install_manager(
     etcd_cert: Annotated[str, typer.Option("--etcd-cert", metavar="FILE", help="Certificate for etcd.")] = "",
     etcd_key: Annotated[str, typer.Option("--etcd-key", metavar="FILE", help="Its key.")] = "",
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen.")] = "",
-    advertise: Advertise = "",
+    advertise: Annotated[
+        str, typer.Option("--advertise", metavar="HOST:PORT", help="Where others reach this manager.")
+    ] = "",
     join: Annotated[
         str, typer.Option("--join", metavar="HOST:PORT", help="A manager that is in the cluster already.")
     ] = "",
@@ -104,7 +103,9 @@ def install_agent(
     node: Annotated[
         str, typer.Option("--node", metavar="NAME", help="The node's name; by default the host's.")
     ] = "",
-    advertise: Advertise = "",
+    advertise: Annotated[
+        str, typer.Option("--advertise", metavar="HOST", help="Where other hosts reach this one.")
+    ] = "",
     join_token: Token = "",
     join_token_file: TokenFile = "",
     data_dir: DataDir = "",

@@ -122,7 +122,10 @@ def plan_etcd(
         TextFile(path=ETCD_ENVIRONMENT, content=content, mode=0o644),
         TextFile(path=f"{UNITS}/bayplan-etcd.service", content=unit, mode=0o644),
     )
-    return Plan(unit="bayplan-etcd", steps=steps)
+    notes = []
+    if host.path(f"{UNITS}/multi-user.target.wants/etcd.service").exists():
+        notes = ["the package's own etcd takes the same ports: systemctl disable --now etcd"]
+    return Plan(unit="bayplan-etcd", steps=steps, notes=tuple(notes))
 
 
 def _settings(path: str, program: str, host: Host) -> tuple[Document, str]:

@@ -169,7 +169,11 @@ class AccessCalls(Calls):
         from bayplan.v1.access_pb2 import RotateCaRequest
 
         request = RotateCaRequest(finish=finish)
-        return _ca(await self._ask_access(lambda stub: stub.RotateCa, request, may_repeat=finish))
+        ca = _ca(await self._ask_access(lambda stub: stub.RotateCa, request, may_repeat=finish))
+        if not finish:
+            # The caller shall not be one of those for whom the old root is kept.
+            await self._managers.renew()
+        return ca
 
     async def rotate_keys(self) -> RotatedKeys:
         """New keys for what lies in the store; everything is encrypted again."""

@@ -279,6 +279,11 @@ class Managers:
         if "seen" in request.DESCRIPTOR.fields_by_name:
             request.seen.CopyFrom(self.seen())
 
+    async def renew(self) -> None:
+        """Show a new certificate from now on, where there are any."""
+        if self._renewal is not None:
+            await self._renewal.renew_now()
+
     async def _fresh_channel(self, address: str) -> grpc.aio.Channel:
         if self._renewal is not None:
             await self._renewal.refresh()

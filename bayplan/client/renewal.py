@@ -80,6 +80,11 @@ class Renewal:
             if self._now_s() >= self._due_s:
                 await self._renew()
 
+    async def renew_now(self) -> None:
+        """Whether it is due or not. Raises as `refresh` does, and only once the certificate has run out."""
+        async with self._renewing:
+            await self._renew()
+
     @property
     def _is_expired(self) -> bool:
         return self._now_s() >= self._own.credentials.expires_s

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from bayplan.identity.names import Kind
+from bayplan.model.names import is_name
 from bayplan.v1 import callers_pb2
 
 UNCHECKED = "unchecked"
@@ -91,7 +92,8 @@ def require_node(node: str) -> None:
     """Raises DeniedError unless the caller is this node."""
     caller = _caller.get()
     if caller.kind != UNCHECKED and (caller.kind != Kind.NODE or caller.name != node):
-        raise _denied(f"the certificate of {caller.words} cannot speak for node {node}")
+        claimed = node if is_name(node) else repr(node[:80])
+        raise _denied(f"the certificate of {caller.words} cannot speak for node {claimed}")
 
 
 def _denied(why: str) -> DeniedError:

@@ -33,6 +33,7 @@ CALLS_PER_IDENTITY_MAX = 512
 # Without a certificate: health and joining.
 CALLS_PER_STRANGER_MAX = 16
 _STREAMS_ENDED_CHECK_S = 1.0
+_RUN_OUT = "the certificate of this connection has run out: connect again with the new one"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any  # grpc.RpcMethodHandler, which is generic for type checkers alone
@@ -148,6 +149,9 @@ class Gate(grpc.aio.ServerInterceptor):
         except DeniedError as denied:
             caller.denied = str(denied)
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, str(denied))
+        except grpc.aio.AioRpcError as error:
+            # What another manager has answered is passed on; gRPC would make UNKNOWN of it, and show our inside.
+            await _abort(context, error.code(), error.details() or "")
         except asyncio.CancelledError:
             if not call.ended:
                 raise
@@ -180,6 +184,9 @@ class Gate(grpc.aio.ServerInterceptor):
             raise _RefusedError(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
         caller.identity = str(leaf.identity)
         caller.expires_ms = int(leaf.expires_s * 1000)
+        if leaf.expires_s < self._wall_s():
+            # TLS looked at it once: the connection may be older than that. Clients fetch a new one on this code.
+            raise _RefusedError(grpc.StatusCode.UNAUTHENTICATED, _RUN_OUT)
         await self._recognise(caller, leaf.identity, leaf.generation)
         if leaf.identity.kind is not Kind.MANAGER:
             return leaf.expires_s
@@ -276,10 +283,7 @@ class Gate(grpc.aio.ServerInterceptor):
             now_s = self._wall_s()
             for call in list(self._open):
                 if call.expires_s and call.expires_s < now_s:
-                    call.end(
-                        "the certificate of this connection has run out: connect again with the new one",
-                        code=grpc.StatusCode.UNAVAILABLE,
-                    )
+                    call.end(_RUN_OUT, code=grpc.StatusCode.UNAVAILABLE)
 
     def _note(self, caller: Caller, method: str, *, allowed: bool, why: str, outcome: str) -> None:
         self._audit.add(

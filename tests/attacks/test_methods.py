@@ -61,7 +61,7 @@ async def served_methods(world: World) -> dict[str, MethodDescriptor]:
             async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
                 yield reflection_pb2.ServerReflectionRequest(**request)
 
-            return [reply async for reply in stub.ServerReflectionInfo(requests())][0]
+            return await anext(aiter(stub.ServerReflectionInfo(requests())))
 
         names = [each.name for each in (await ask(list_services="")).list_services_response.service]
         files: dict[str, descriptor_pb2.FileDescriptorProto] = {}

@@ -187,7 +187,9 @@ class World:
         chance = random.Random(name)
         found = await begin(settings, manager_id=name, etcd=store, wall_s=time.time, chance=chance)
         manager = Manager(
-            ManagerSettings(id=name, listen_host="127.0.0.1", listen_port=port, advertise=f"127.0.0.1:{port}"),
+            ManagerSettings(
+                id=name, listen_host="127.0.0.1", listen_port=port, advertise=f"127.0.0.1:{port}"
+            ),
             store=found.store,
             transport=GrpcTransport(found.own),
             access=found,
@@ -258,44 +260,53 @@ class World:
         listings = [await self.store.list(prefix) for prefix in GUARDED]
         return {item.key: item.mod_revision for listing in listings for item in listing.items}
 
-    async def audit(self, *, denied: bool = True, who: str = "", address: str = "") -> list[access.AuditEntry]:
+    async def audit(
+        self, *, denied: bool = True, who: str = "", address: str = ""
+    ) -> list[access.AuditEntry]:
         """The record of every manager."""
         reply = await self.access().ListAudit(access.ListAuditRequest(denied=denied, who=who, limit=10_000))
         assert not reply.unreachable
         return [entry for entry in reply.entries if not address or entry.address == address]
 
-    async def signed(
+    def signed(
         self,
         identity: Identity,
         *,
         generation: int = 1,
         life_s: float = 3600.0,
         root: certificates.Root | None = None,
+        made_s: float | None = None,
     ) -> Member:
         """A certificate that no manager has issued, by the cluster's own root unless another is given."""
-        return forged(root or self.managers[0].ca, identity, self.roots_pem, generation, life_s)
+        issuer, made_s = root or self.managers[0].ca, time.time() if made_s is None else made_s
+        key = certificates.new_key()
+        leaf = certificates.issue(
+            issuer, key.public_key(), identity, generation=generation, life_s=life_s, now_s=made_s
+        )
+        return Member(
+            Credentials(
+                identity=identity,
+                issued_s=made_s,
+                expires_s=made_s + life_s,
+                key_pem=certificates.key_to_pem(key),
+                certificates_pem=certificates.to_pem(leaf),
+                roots_pem=self.roots_pem,
+            )
+        )
 
     def identity(self, kind: Kind, name: str, *, cluster: str = "") -> Identity:
         return Identity(cluster=cluster or self.cluster, kind=kind, name=name)
 
 
-def forged(
-    root: certificates.Root, identity: Identity, roots_pem: bytes, generation: int, life_s: float
-) -> Member:
-    key = certificates.new_key()
-    leaf = certificates.issue(
-        root, key.public_key(), identity, generation=generation, life_s=life_s, now_s=time.time()
-    )
-    return Member(
-        Credentials(
-            identity=identity,
-            issued_s=time.time(),
-            expires_s=time.time() + life_s,
-            key_pem=certificates.key_to_pem(key),
-            certificates_pem=certificates.to_pem(leaf),
-            roots_pem=roots_pem,
-        )
-    )
+async def read_to_end(call: Any, *, within_s: float) -> Denial:
+    """How a stream that was let in ended."""
+    async with asyncio.timeout(within_s):
+        try:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        except grpc.aio.AioRpcError as error:
+            return Denial(error.code(), error.details() or "")
+    return Denial(await call.code(), await call.details() or "")
 
 
 async def denial(call: Awaitable[Any]) -> Denial:
@@ -334,9 +345,7 @@ class Host:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         with contextlib.suppress(OSError):
-            to_reader, to_writer = await asyncio.open_connection(
-                "127.0.0.1", port, local_addr=(self.name, 0)
-            )
+            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(self.name, 0))
             try:
                 pumps = [
                     asyncio.ensure_future(_pump(reader, to_writer)),

@@ -2,8 +2,8 @@
 
 A fenced block that follows `<!-- host: first -->` is run on that host, one after `<!-- host: all -->` on each.
 Replaced in it: the document's addresses by the containers', `bay1.MANAGER` and `bay1.NODE` by the tokens that
-were printed last. Lines with scp are done from outside, since no ssh server runs in the containers; pip takes
-what it needs from packages in the image; and systemd is a stand-in (hosts/systemctl, which says what it knows).
+were printed last. Lines with scp are done from outside, since no ssh server runs in the containers, and pip
+takes what it needs from packages in the image. Process 1 is systemd, so that units run as hardened as they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCK_TIMEOUT_S = 300
 _AS_HOST = (
     "--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--security-opt=seccomp:unconfined",
     "--security-opt=apparmor:unconfined", "--sysctl=net.ipv4.ip_forward=1",
-    "--volume=/sys/fs/cgroup:/sys/fs/cgroup",
+    "--tmpfs=/run", "--tmpfs=/run/lock",
 )  # fmt: skip
 
 # Stands for the image that the document's example names, which is not pulled here.
@@ -95,7 +95,7 @@ class BareHosts:
         run([*docker(), "network", "create", *subnet, NETWORK])
         for name, address in self.addresses.items():
             words = ["--detach", f"--name={_container(name)}", f"--hostname={name}"]
-            words += [f"--network={NETWORK}", f"--ip={address}", *_AS_HOST]
+            words += [f"--network={NETWORK}", f"--ip={address}", *_AS_HOST, *_cgroups()]
             run([*docker(), "run", *words, IMAGE])
         for name in NAMES:
             self.bash(name, "until docker version >/dev/null 2>&1; do sleep 0.2; done")
@@ -141,6 +141,10 @@ class BareHosts:
             for host in NAMES[:3] if block.host == "all" else [block.host]:
                 self._run(host, block.script)
 
+    def reboot(self, host: str) -> None:
+        """Shut down and start; what comes up then, units brought up."""
+        run([*docker(), "restart", _container(host)], timeout_s=BLOCK_TIMEOUT_S)
+
     def give_wheel(self, host: str, wheel: Path) -> None:
         """In the place of any other."""
         self.bash(host, "rm -f bayplan-*.whl")
@@ -180,14 +184,21 @@ class BareHosts:
         """What a developer wants to see after a failure."""
         parts = []
         for name in NAMES:
-            for unit in ("etcd", "manager", "agent"):
-                said = self.attempt(name, f"tail -n 25 /var/log/units/bayplan-{unit}.log")
+            for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
+                said = self.attempt(name, f"journalctl --no-pager --output=cat --lines=25 --unit={unit}")
                 parts.append(f"--- {name} {unit}\n{said.stdout}")
         return "\n".join(parts)
 
 
 def _container(host: str) -> str:
     return f"{NETWORK}-{host}"
+
+
+def _cgroups() -> list[str]:
+    """As systemd in a container wants them: of its own where the kernel can, else the host's whole tree."""
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        return ["--cgroupns=private"]
+    return ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup"]
 
 
 def _parts(script: str) -> Iterator[str]:

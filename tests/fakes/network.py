@@ -177,6 +177,8 @@ class FakeTransport:
         self.host = host
         self.is_killed = False
         self.listeners: dict[int, FakeServer | None] = {}  # None: answers contact only.
+        self._identity_version = 0
+        self._renewed = asyncio.Event()
         network.join(self)
 
     def kill(self) -> None:
@@ -189,14 +191,19 @@ class FakeTransport:
     def channel(self, address: str) -> grpc.aio.Channel:
         return FakeChannel(self, address)
 
+    def renew_identity(self) -> None:
+        """As if there were certificates, and this process had got a new one."""
+        self._identity_version += 1
+        self._renewed.set()
+        self._renewed = asyncio.Event()
+
     @property
     def identity_version(self) -> int:
-        """No certificates here."""
-        return 0
+        return self._identity_version
 
     async def identity_newer_than(self, version: int) -> None:
-        del version
-        await asyncio.Event().wait()
+        while self._identity_version <= version:
+            await self._renewed.wait()
 
     async def serve(
         self,

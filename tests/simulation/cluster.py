@@ -116,6 +116,10 @@ class Node:
         )
         self._task = asyncio.create_task(self.agent.run(), name=f"agent {self.name}")
 
+    def renew_certificate(self) -> None:
+        """As if the agent had got a new one: it connects anew with that."""
+        self._transport.renew_identity()
+
     async def kill_agent(self) -> None:
         """SIGKILL: no Goodbye, containers run on."""
         if self._transport is not None:

@@ -34,6 +34,26 @@ async def web(cluster: Cluster, replicas: int = 10) -> set[str]:
     return cluster.container_ids("web")
 
 
+class TestRenewal:
+    async def test_of_every_certificate_at_once_is_no_news(self, cluster: Cluster) -> None:
+        """The next stream stands before the last one ends: nobody is suspected, nothing moves."""
+        before = await web(cluster)
+        news = {(event.reason, event.object) for event in await cluster.client.events()}
+
+        for _ in range(3):
+            for node in cluster.nodes.values():
+                node.renew_certificate()
+            await asyncio.sleep(10)
+
+        after = {(event.reason, event.object) for event in await cluster.client.events()}
+        assert after - news == set()
+        assert all(node.status == "Ready" for node in await cluster.client.nodes())
+        assert cluster.container_ids("web") == before
+        # And the streams are new ones, which work.
+        await cluster.client.scale("Deployment", "web", 12)
+        await cluster.until_running("web", 12, within_s=5)
+
+
 class TestDeath:
     async def test_of_a_node_moves_its_pods_within_three_seconds(self, cluster: Cluster) -> None:
         before = await web(cluster)

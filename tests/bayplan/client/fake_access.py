@@ -211,9 +211,11 @@ class FakeAccess(AccessServicer):
     async def TakeClusterKey(
         self, request: access.TakeClusterKeyRequest, context: Context
     ) -> access.TakeClusterKeyReply:
+        del request, context
         raise AssertionError("managers alone call this")
 
     async def ListOwnAudit(self, request: access.ListAuditRequest, context: Context) -> access.ListAuditReply:
+        del request, context
         raise AssertionError("managers alone call this")
 
     async def ListAudit(self, request: access.ListAuditRequest, context: Context) -> access.ListAuditReply:
