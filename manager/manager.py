@@ -107,7 +107,7 @@ class Manager:
         documents = Documents(store, wall_s=wall_s, new_uid=lambda: f"{chance.getrandbits(64):016x}")
         self._control = ControlServicer(self, self._calls, documents, store)
         self._agent_link = AgentLinkServicer(self, transport)
-        self._roots_pem = access.authority.roots_pem() if access is not None else b""
+        self._known_roots_pem = access.roots.as_pem() if access is not None else b""
         self._gate: Gate | None = None
         self._access_servicer: AccessServicer | None = None
         if access is not None:
@@ -123,13 +123,9 @@ class Manager:
         methods = callers_of(SERVICES)
         servicer = AccessServicer(
             self,
-            access.authority,
-            access.registry,
-            access.audit,
-            access.cluster_keys,
+            access,
             methods=methods,
             transport=self._transport,
-            wall_s=self._wall_s,
             loop_s=lambda: asyncio.get_running_loop().time(),
         )
         access.registry.changed.append(self._roots_changed)
@@ -138,9 +134,9 @@ class Manager:
     def _roots_changed(self) -> None:
         """Agents fetch new certificates when another root signs than before."""
         assert self._access is not None
-        roots = self._access.authority.roots_pem()
-        if roots != self._roots_pem:
-            self._roots_pem = roots
+        roots = self._access.roots.as_pem()
+        if roots != self._known_roots_pem:
+            self._known_roots_pem = roots
             if self.dispatcher is not None:
                 self.dispatcher.ask_to_renew()
 
@@ -257,7 +253,10 @@ class Manager:
                 )
                 parts.create_task(self._follower.run(), name="follower")
                 if self._access is not None and self._gate is not None:
-                    parts.create_task(self._access.run(lambda: self._leadership is not None), name="access")
+                    ports = (listener.port, listener.join_port)
+                    parts.create_task(
+                        self._access.run(lambda: self._leadership is not None, ports), name="access"
+                    )
                     parts.create_task(self._gate.run(), name="gate")
         finally:
             self._manager_link.resign()

@@ -30,12 +30,16 @@ from bayplan.identity.tokens import TokenError, parse_token
 from bayplan.transport.grpc import join_address
 from bayplan.v1 import callers_pb2
 from manager.access.audit import Audit
-from manager.access.authority import Authority, Issued, NotLetInError, RefusedError
+from manager.access.authority import Authority
 from manager.access.backup import Backup, read_backup, write_backup
 from manager.access.cluster_keys import FILE, ClusterKeys, read_keys
+from manager.access.connections import Connections
 from manager.access.gate import Gate
 from manager.access.registry import Registry
+from manager.access.roots import Issued, Roots
 from manager.access.settings import AccessSettings
+from manager.access.tokens import NotLetInError, Tokens
+from manager.errors import RefusedError
 from manager.store import keys
 from manager.store.meta import ensure_meta
 from manager.store.port import Store, StoreError
@@ -62,6 +66,8 @@ class Access:
     store: SealedStore
     own: OwnIdentity
     registry: Registry
+    roots: Roots
+    tokens: Tokens
     authority: Authority
     audit: Audit
     cluster_keys: ClusterKeys
@@ -88,10 +94,10 @@ class Access:
     async def establish(self) -> None:
         """Make sure that the store has a keyring and a CA: it may have been wiped. Raises StoreError."""
         await self.store.open()
-        await self.authority.found(self.registry.ca, tuple(self.registry.identities.values()))
+        await self.roots.found(self.registry.ca, tuple(self.registry.identities.values()))
 
-    async def run(self, is_leading: Callable[[], bool]) -> None:
-        """Until cancelled. Raises NotAMemberError when this manager is revoked."""
+    async def run(self, is_leading: Callable[[], bool], ports: tuple[int, int]) -> None:
+        """Until cancelled. `ports`: main and join port. Raises NotAMemberError when this manager is revoked."""
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self.store.watch_keyring(), name="keyring")
             parts.create_task(self.registry.run(), name="identities")
@@ -100,6 +106,7 @@ class Access:
             parts.create_task(self._keep_certificate(), name="certificate")
             parts.create_task(self._keep_copy(), name="identities-copy")
             parts.create_task(self._end_rotations(is_leading), name="ca-rotation")
+            parts.create_task(Connections(ports).run(), name="connections")
 
     # -- its own certificate -------------------------------------------------------------------
 
@@ -110,7 +117,7 @@ class Access:
         renew_at_s = self.own.credentials.renew_at_s(self.chance)
         while True:
             is_due = self.wall_s() >= renew_at_s
-            if is_due or self.own.credentials.roots_pem != self.authority.roots_pem():
+            if is_due or self.own.credentials.roots_pem != self.roots.as_pem():
                 await self._renew()
                 renew_at_s = self.own.credentials.renew_at_s(self.chance)
             self._check_member()
@@ -167,10 +174,10 @@ class Access:
         while True:
             await asyncio.sleep(_SETTLE_EVERY_S)
             ca = self.registry.ca
-            if ca is None or len(ca.roots) < 2 or not is_leading() or self.authority.waiting():
+            if ca is None or len(ca.roots) < 2 or not is_leading() or self.roots.waiting():
                 continue
             try:
-                await self.authority.finish_rotation()
+                await self.roots.finish()
             except (StoreError, RefusedError) as error:
                 log.info("ca.rotation_not_finished", error=str(error))
 
@@ -179,8 +186,13 @@ class Access:
     async def new_admin_token(self) -> Path:
         """Write a token for the user `admin` into the data directory, and say where. Raises StoreError."""
         await self.authority.create_user(ADMIN, role=callers_pb2.ROLE_ADMIN, access_ends_ms=0)
-        token, _ = await self.authority.create_token(
-            Kind.USER, name=ADMIN, ttl_ms=ADMIN_TOKEN_TTL_MS, uses=1, made_by="this host"
+        token, _ = await self.tokens.create(
+            Kind.USER,
+            self.roots.signing_digest,
+            name=ADMIN,
+            ttl_ms=ADMIN_TOKEN_TTL_MS,
+            uses=1,
+            made_by="this host",
         )
         path = self.directory / ADMIN_TOKEN_FILE
         await asyncio.to_thread(write_private, path, f"{token}\n".encode())
@@ -231,18 +243,20 @@ async def begin(
         store.replace_cluster_key(next_key)
     await store.open()
     registry = Registry(store)
-    authority = Authority(
-        store, registry, cluster=lambda: meta.cluster_id, life_s=settings.certificate_life_s, wall_s=wall_s
-    )
+    roots = Roots(store, registry, cluster=meta.cluster_id, life_s=settings.certificate_life_s, wall_s=wall_s)
+    tokens = Tokens(store, wall_s=wall_s)
+    authority = Authority(store, registry, roots, tokens, wall_s=wall_s)
     backup = read_backup(directory, [each for each in (next_key, key) if each is not None])
-    if await authority.found(backup.ca, backup.identities):
-        log.warning("ca.founded", root=authority.root_digest, from_copy=backup.ca is not None)
+    if await roots.found(backup.ca, backup.identities):
+        log.warning("ca.founded", root=roots.signing_digest, from_copy=backup.ca is not None)
     if credentials is None:
         credentials = await _enrol(authority, directory, meta.cluster_id, manager_id)
     access = Access(
         store=store,
         own=OwnIdentity(credentials),
         registry=registry,
+        roots=roots,
+        tokens=tokens,
         authority=authority,
         audit=Audit(directory / "audit.jsonl", wall_s=wall_s),
         cluster_keys=ClusterKeys(store, key, None if settings.cluster_key_command else directory),
@@ -253,7 +267,7 @@ async def begin(
     if not any(record.kind == Kind.USER for record in registry.identities.values()):
         path = await access.new_admin_token()
         log.warning(
-            "cluster.founded", cluster=meta.cluster_id, root=authority.root_digest,
+            "cluster.founded", cluster=meta.cluster_id, root=roots.signing_digest,
             next=f"run `bay init` on this host: it logs in with the token in {path}",
         )  # fmt: skip
     return access

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from bayplan.v1 import access_pb2 as api
-from manager.access.authority import RefusedError
+from manager.errors import RefusedError
 from manager.store.sealed import SealedStore
 from manager.store.sealing import ClusterKey, ClusterKeyError, read_cluster_key, write_cluster_key
 

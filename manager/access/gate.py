@@ -33,6 +33,7 @@ CALLS_PER_IDENTITY_MAX = 512
 # Without a certificate: health and joining.
 CALLS_PER_STRANGER_MAX = 16
 _STREAMS_ENDED_CHECK_S = 1.0
+_WORDS_MAX = 2000
 _RUN_OUT = "the certificate of this connection has run out: connect again with the new one"
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -110,7 +111,7 @@ class Gate(grpc.aio.ServerInterceptor):
     def _guarded_call(self, method: str, behaviour: Any) -> Any:
         async def call(request: Any, context: Context) -> Any:
             async with self._admitted(method, request, context):
-                return await behaviour(request, context)
+                return await behaviour(request, _Plain(context))
 
         return call
 
@@ -118,7 +119,7 @@ class Gate(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             async with (
                 self._admitted(method, request, context),
-                contextlib.aclosing(behaviour(request, context)) as messages,
+                contextlib.aclosing(behaviour(request, _Plain(context))) as messages,
             ):
                 async for message in messages:
                     yield message
@@ -302,6 +303,33 @@ class Gate(grpc.aio.ServerInterceptor):
         )
 
 
+class _Plain:
+    """The context of a call, whose method says why it fails in words that can be shown.
+
+    They may repeat what the caller sent, and travel in the trailers: gRPC's peers take 8 KiB of those.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
+        """As gRPC's own."""
+        await self._context.abort(code, _showable(details), trailing_metadata)
+        raise AssertionError("abort returns never")
+
+
+def _showable(words: str) -> str:
+    """Without what steers a terminal, and not too long."""
+    if len(words) > _WORDS_MAX:
+        words = f"{words[:_WORDS_MAX]}…"
+    if words.isprintable():
+        return words
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in words)
+
+
 class _Call:
     """One that is open."""
 
@@ -368,5 +396,5 @@ def _address(context: Context) -> str:
 
 
 async def _abort(context: Context, code: grpc.StatusCode, why: str) -> NoReturn:
-    await context.abort(code, why)
+    await context.abort(code, _showable(why))
     raise AssertionError("abort returns never")

@@ -15,17 +15,18 @@ from bayplan.identity.names import Kind, parse_identity
 from bayplan.transport.port import Transport
 from bayplan.v1 import access_pb2 as api
 from bayplan.v1 import access_pb2_grpc, callers_pb2
+from manager.access.access import Access
 from manager.access.attempts import Attempts
-from manager.access.audit import Audit, Entry
-from manager.access.authority import Authority, Issued, NotLetInError, RefusedError
+from manager.access.audit import Entry
 from manager.access.caller import current_caller, note_target, role_of
-from manager.access.cluster_keys import ClusterKeys
 from manager.access.gate import may_call
 from manager.access.methods import words_of_callers
 from manager.access.records import TokenRecord
-from manager.access.registry import Registry
+from manager.access.roots import Issued
+from manager.access.tokens import NotLetInError
 from manager.control_api.calls import Context
 from manager.control_api.calls import abort as abort_call
+from manager.errors import RefusedError
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +39,6 @@ _Reply = TypeVar("_Reply")
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (NotLetInError, grpc.StatusCode.UNAUTHENTICATED),
     (certificates.CertificateError, grpc.StatusCode.INVALID_ARGUMENT),
-    (RefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (LookupError, grpc.StatusCode.NOT_FOUND),
 )
 
@@ -67,24 +67,20 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
     def __init__(
         self,
         cluster: Cluster,
-        authority: Authority,
-        registry: Registry,
-        audit: Audit,
-        cluster_keys: ClusterKeys,
+        access: Access,
         *,
         methods: dict[str, callers_pb2.Callers],
         transport: Transport,
-        wall_s: Callable[[], float],
         loop_s: Callable[[], float],
     ) -> None:
         self._cluster = cluster
-        self._authority = authority
-        self._registry = registry
-        self._audit = audit
-        self._cluster_keys = cluster_keys
+        self._roots, self._tokens, self._authority = access.roots, access.tokens, access.authority
+        self._registry = access.registry
+        self._audit = access.audit
+        self._cluster_keys = access.cluster_keys
         self._methods = methods
         self._transport = transport
-        self._wall_s = wall_s
+        self._wall_s = access.wall_s
         self._attempts = Attempts(loop_s)
 
     # -- certificates --------------------------------------------------------------------------
@@ -196,8 +192,13 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
     async def _token(
         self, kind: Kind, *, name: str = "", ttl_ms: int = 0, uses: int = 0
     ) -> api.CreateJoinTokenReply:
-        token, record = await self._authority.create_token(
-            kind, name=name, ttl_ms=ttl_ms, uses=uses, made_by=current_caller().name
+        token, record = await self._tokens.create(
+            kind,
+            self._roots.signing_digest,
+            name=name,
+            ttl_ms=ttl_ms,
+            uses=uses,
+            made_by=current_caller().name,
         )
         return api.CreateJoinTokenReply(
             token=str(token), about=_about(record), managers=self._cluster.manager_addresses()
@@ -210,7 +211,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
         del request
 
         async def answer() -> api.ListJoinTokensReply:
-            return api.ListJoinTokensReply(tokens=[_about(each) for each in await self._authority.tokens()])
+            return api.ListJoinTokensReply(tokens=[_about(each) for each in await self._tokens.all()])
 
         return await self._answered(context, answer)
 
@@ -220,7 +221,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
         """Nobody joins by it any more; who has, stays."""
 
         async def answer() -> api.RevokeJoinTokenReply:
-            await self._authority.revoke_token(request.id)
+            await self._tokens.revoke(request.id)
             return api.RevokeJoinTokenReply()
 
         return await self._answered(context, answer)
@@ -245,7 +246,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
         """Everybody who was ever let in and not forgotten."""
         del context
         digests = {
-            certificates.key_identifier(root): certificates.digest(root) for root in self._authority.roots
+            certificates.key_identifier(root): certificates.digest(root) for root in self._roots.trusted
         }
         return api.ListIdentitiesReply(
             identities=[
@@ -296,16 +297,16 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
                     not_after_ms=int(root.not_valid_after_utc.timestamp() * 1000),
                     since_ms=since_ms,
                 )
-                for root, since_ms in zip(self._authority.roots, since, strict=True)
+                for root, since_ms in zip(self._roots.trusted, since, strict=True)
             ],
-            waiting=self._authority.waiting(),
+            waiting=self._roots.waiting(),
         )
 
     async def RotateCa(self, request: api.RotateCaRequest, context: Context) -> api.ShowCaReply:
         """A new root, or the end of the old one."""
 
         async def answer() -> api.ShowCaReply:
-            await (self._authority.finish_rotation() if request.finish else self._authority.rotate())
+            await (self._roots.finish() if request.finish else self._roots.rotate())
             return self._shown_ca()
 
         return await self._answered(context, answer)

@@ -19,12 +19,13 @@ from bayplan.transport.port import Transport
 from bayplan.v1 import control_pb2_grpc
 from manager.access.caller import DeniedError, on_behalf
 from manager.commit import FencedError
-from manager.control_api.documents import NotFoundError, RefusedError
-from manager.control_api.swap import ConflictError
+from manager.control_api.documents import NotFoundError
 from manager.dispatcher.attached import StreamFailedError
+from manager.errors import RefusedError
 from manager.leader import Leadership
 from manager.store.port import StoreError, StoreFullError, StoreVersionError
 from manager.store.records import DamagedRecordError
+from manager.store.swap import ConflictError
 
 log = structlog.get_logger(__name__)
 

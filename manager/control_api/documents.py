@@ -16,17 +16,14 @@ from bayplan.resources.kinds import find_kind
 from bayplan.resources.problems import DocumentError
 from bayplan.resources.secret import hidden, wrong_with_change
 from bayplan.v1 import control_pb2 as api
-from manager.control_api.swap import ConflictError, retried, swap
+from manager.errors import RefusedError
 from manager.store import keys, records
 from manager.store.port import Compare, DeleteKey, Field, Store
+from manager.store.swap import ConflictError, retried, swap
 
 
 class NotFoundError(Exception):
     """No such document."""
-
-
-class RefusedError(Exception):
-    """The state of the cluster forbids it; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 
 from bayplan.model.nodes import NodeState
 from bayplan.v1 import control_pb2 as api
-from manager.control_api.documents import Found, NotFoundError, RefusedError, kind_named, to_api
+from manager.control_api.documents import Found, NotFoundError, kind_named, to_api
+from manager.errors import RefusedError
 from manager.leader import Leadership
 from manager.pods import node_of
 from manager.store.port import StoreUnavailableError

@@ -9,10 +9,11 @@ from typing import get_args
 from bayplan.model.names import is_name
 from bayplan.model.nodes import NodeIntent, Taint, TaintEffect
 from bayplan.v1 import control_pb2 as api
-from manager.control_api.documents import NotFoundError, RefusedError
-from manager.control_api.swap import retried, swap
+from manager.control_api.documents import NotFoundError
+from manager.errors import RefusedError
 from manager.store import keys, records
 from manager.store.port import Store
+from manager.store.swap import retried, swap
 
 # Kubernetes' syntax of label keys and values.
 _KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

@@ -14,8 +14,8 @@ import structlog
 from bayplan.v1 import control_pb2 as api
 from bayplan.v1 import control_pb2_grpc
 from manager.control_api.calls import Context, abort
-from manager.control_api.documents import NotFoundError, RefusedError
-from manager.control_api.swap import retried, swap
+from manager.control_api.documents import NotFoundError
+from manager.errors import RefusedError
 from manager.store.port import Compare, DeleteKey, Field, Store
 from manager.store.records import DamagedRecordError
 from manager.store.registries import (
@@ -26,6 +26,7 @@ from manager.store.registries import (
     parse_registry_key,
     registry_key,
 )
+from manager.store.swap import retried, swap
 
 log = structlog.get_logger(__name__)
 

@@ -19,17 +19,11 @@ from bayplan.v1.callers_pb2 import ROLE_OPERATOR
 from manager.access.caller import DeniedError, current_caller, note_target, require_role
 from manager.control_api import live
 from manager.control_api.calls import Calls, Cluster, Context, abort
-from manager.control_api.documents import (
-    Documents,
-    NotFoundError,
-    RefusedError,
-    kind_named,
-    parse_all,
-    to_api,
-)
+from manager.control_api.documents import Documents, NotFoundError, kind_named, parse_all, to_api
 from manager.control_api.node_edits import edit_node
 from manager.control_api.registries import RegistryMethods
 from manager.control_api.streams import exec_in, logs
+from manager.errors import RefusedError
 from manager.leader import Leadership
 from manager.store import records
 from manager.store.port import Store

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
-from manager.control_api.documents import NotFoundError, RefusedError
+from manager.control_api.documents import NotFoundError
 from manager.control_api.live import nodes, one_pod
 from manager.dispatcher.attached import Attached, StreamFailedError
+from manager.errors import RefusedError
 from manager.leader import Leadership
 
 

@@ -53,6 +53,18 @@ REFUSED = {
     grpc.StatusCode.UNAUTHENTICATED,
 }
 
+# What has a meaning there: of a registry its host counts, a secret's keys are Kubernetes', and
+# a document or pod is found by a unique prefix of its name, the empty one too.
+MEANT = {
+    "make a registry": {"slash"},
+    "find a registry's login": {"slash"},
+    "make a key of a secret": {"dash"},
+    "make a namespace": {"empty"},
+    "find a document": {"empty"},
+    "find a pod": {"empty"},
+    "find a pod's log": {"empty"},
+}
+
 Try = Callable[[World, str], Awaitable[Any]]
 
 
@@ -133,24 +145,24 @@ FOUND: dict[str, Try] = {
     "a pod's log": lambda w, n: anext(aiter(w.control().Logs(control.LogsRequest(pod=n)))),
     "a node's log": lambda w, n: anext(aiter(w.control().Logs(control.LogsRequest(node=n or "x")))),
 }
-TRIED = pytest.mark.parametrize(
-    "attempt",
-    [*MADE.values(), *FOUND.values()],
-    ids=[*(f"make {n}" for n in MADE), *(f"find {n}" for n in FOUND)],
-)
+TRIED = {
+    **{f"make {what}": attempt for what, attempt in MADE.items()},
+    **{f"find {what}": attempt for what, attempt in FOUND.items()},
+}
 
 
 class TestNames:
-    @TRIED
-    async def test_of_what_users_name(self, world: World, attempt: Try) -> None:
+    @pytest.mark.parametrize("attempt", TRIED)
+    async def test_of_what_users_name(self, world: World, attempt: str) -> None:
         """Refused in words that can be shown: short, and without what steers a terminal."""
+        names = {**BAD, **EMPTY}
         async with world.unchanged():
-            for what, name in {**BAD, **EMPTY}.items():
-                denied = await denial(attempt(world, name))
+            for what in sorted(names.keys() - MEANT.get(attempt, set())):
+                denied = await denial(TRIED[attempt](world, names[what]))
 
                 assert denied.code in REFUSED, (what, denied)
                 assert len(denied.words) < 3000, what
-                assert not [each for each in denied.words if not each.isprintable()], (what, denied.words)
+                assert denied.words.replace("\n", "").isprintable(), (what, denied.words)
 
     @pytest.mark.parametrize("kind", ["node", "manager"])
     @each_of({**BAD, **EMPTY})

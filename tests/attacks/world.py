@@ -12,7 +12,7 @@ import itertools
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class World:
 
     @property
     def roots_pem(self) -> bytes:
-        return self.managers[0].access.authority.roots_pem()
+        return self.managers[0].access.roots.as_pem()
 
     @property
     def admin(self) -> Member:
@@ -344,22 +344,27 @@ class Host:
         connection.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        with contextlib.suppress(OSError):
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(self.name, 0))
-            try:
-                pumps = [
-                    asyncio.ensure_future(_pump(reader, to_writer)),
-                    asyncio.ensure_future(_pump(to_reader, writer)),
-                ]
+        try:
+            with contextlib.suppress(OSError):
+                to_reader, to_writer = await asyncio.open_connection(
+                    "127.0.0.1", port, local_addr=(self.name, 0)
+                )
                 try:
-                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                    await _first_to_end(_pump(reader, to_writer), _pump(to_reader, writer))
                 finally:
-                    for pump in pumps:
-                        pump.cancel()
-                    await asyncio.gather(*pumps, return_exceptions=True)
-            finally:
-                to_writer.transport.abort()
-        writer.transport.abort()
+                    to_writer.transport.abort()
+        finally:
+            writer.transport.abort()
+
+
+async def _first_to_end(*each: Coroutine[Any, Any, None]) -> None:
+    pumps = [asyncio.ensure_future(one) for one in each]
+    try:
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
