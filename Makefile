@@ -3,7 +3,7 @@ PYTHON := python3
 BIN := .venv/bin
 export YES
 
-.PHONY: help setup images demo demo-down test unit e2e chaos check proto lock bench wheels engine-up engine-down clean
+.PHONY: help setup images demo demo-down test unit e2e certificates chaos check proto lock bench wheels engine-up engine-down clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ unit: setup  ## tests without the cluster
 
 e2e: images  ## tests on the cluster of docker-compose.yml
 	$(BIN)/pytest tests/e2e
+
+certificates: images  ## ten minutes of certificates that live two, and another root, under pods that run
+	BAYPLAN_CERTIFICATE_LIFE=2m BAYPLAN_CERTIFICATE_MINUTES=$(or $(MINUTES),10) $(BIN)/pytest tests/e2e/test_certificates.py
 
 chaos: .venv/.lock  ## many seeds of random faults on a simulated cluster; SEEDS=500
 	BAYPLAN_SEEDS=$(or $(SEEDS),500) $(BIN)/pytest -q --timeout=0 tests/simulation/test_chaos.py

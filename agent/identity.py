@@ -26,7 +26,8 @@ JOIN_RETRY_S = 2.0
 # A token that is refused now will not be good later; the operator puts another into the file.
 REFUSED_RETRY_S = 30.0
 _RETRY_MIN_S = 1.0
-_RETRY_MAX_S = 30.0
+# A host whose link comes back after its certificate ran out is of no use before it has the next one.
+_RETRY_MAX_S = 5.0
 # When every agent is told to renew, they come spread over this long.
 SPREAD_S = 5.0
 

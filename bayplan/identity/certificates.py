@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -23,6 +23,16 @@ ROOT_LIFE_S = 10 * 365 * 86400.0
 CLOCK_SKEW_S = 300.0
 
 Key = ec.EllipticCurvePrivateKey
+
+# What cryptography says of content that it cannot read; these have no common base.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class CertificateError(ValueError):
@@ -68,7 +78,7 @@ def key_from_pem(pem: bytes) -> Key:
     """The inverse. Raises CertificateError."""
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CertificateError("the private key cannot be read") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateError("the private key is of another kind than ours")
@@ -87,10 +97,10 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
         parsed = x509.load_der_x509_csr(request)
         is_valid = parsed.is_signature_valid
         key = parsed.public_key()
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise CertificateError("this is no certificate request") from error
-    except Exception as error:  # cryptography's UnsupportedAlgorithm, which is no ValueError
+    except UnsupportedAlgorithm as error:
         raise CertificateError("the certificate request is of a kind that is not supported") from error
+    except _UNREADABLE as error:
+        raise CertificateError("this is no certificate request") from error
     if not is_valid:
         raise CertificateError("the certificate request is not signed by the key it names")
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -105,12 +115,12 @@ def sign(key: Key, message: bytes) -> bytes:
 
 def is_signed(certificate: x509.Certificate, signature: bytes, message: bytes) -> bool:
     """Whether the holder of `certificate` made `signature` over `message` with `sign`."""
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
     try:
+        key = certificate.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
         key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
@@ -219,14 +229,14 @@ def read_leaf(certificate: x509.Certificate) -> Leaf:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
-            raise CertificateError("the certificate must name one identity")
+            raise IdentityError("the certificate must name one identity")  # noqa: TRY301 - told below
         identity = parse_identity(uris[0])
         issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         (number,) = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
         generation = int(number.value)
     except IdentityError as error:
         raise CertificateError(str(error)) from error
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except (x509.ExtensionNotFound, *_UNREADABLE) as error:
         raise CertificateError("the certificate is none of Bayplan's") from error
     return Leaf(
         identity=identity,
@@ -242,7 +252,7 @@ def is_issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
     """Whether `root`'s key signed it; time is not looked at."""
     try:
         certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
@@ -254,7 +264,7 @@ def from_der(der: bytes) -> x509.Certificate:
     """Raises CertificateError."""
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise CertificateError("this is no certificate") from error
 
 
@@ -262,7 +272,7 @@ def from_pem(pem: bytes) -> list[x509.Certificate]:
     """All certificates of a file, in order. Raises CertificateError."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise CertificateError("no certificates can be read here") from error
 
 

@@ -27,6 +27,10 @@ MESSAGE_MAX_BYTES = 16 << 20  # A full report of a node with thousands of pods; 
 METADATA_MAX_BYTES = 16 << 10  # A call carries a token and a few marks; more is an attack.
 # Calls that one connection may have open. A standby that forwards for many users needs the most.
 CALLS_PER_CONNECTION_MAX = 1000
+# At the join port anybody may speak, and a message is in memory before a method can refuse it: 40 calls of 15 MiB
+# made a manager a gigabyte larger. Whoever joins sends 2 KiB.
+JOIN_MESSAGE_MAX_BYTES = 64 << 10
+JOIN_CALLS_PER_CONNECTION_MAX = 16
 # A TLS handshake takes a few round trips; who needs longer holds a socket for nothing.
 HANDSHAKE_TIMEOUT_S = 5.0
 JOIN_PORT_OFFSET = 1
@@ -41,11 +45,14 @@ _KEEPALIVE = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
+_METADATA = (
+    ("grpc.max_metadata_size", METADATA_MAX_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_MAX_BYTES),
+)
 _LIMITS = (
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
-    ("grpc.max_metadata_size", METADATA_MAX_BYTES),
-    ("grpc.absolute_max_metadata_size", METADATA_MAX_BYTES),
+    *_METADATA,
 )
 _CHANNEL = (
     *_KEEPALIVE,
@@ -62,16 +69,21 @@ _CHANNEL = (
     # The cluster's own traffic never goes through a web proxy of the environment.
     ("grpc.enable_http_proxy", 0),
 )
-_SERVER = (
+_ANY_SERVER = (
     *_KEEPALIVE,
-    *_LIMITS,
     # Clients ping each 2 s and sometimes early (grpc/grpc#28830); the default permits one in 5 min.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT_S * 1000)),
-    ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX),
     # Two managers on one port would share its connections instead of failing.
     ("grpc.so_reuseport", 0),
+)
+_SERVER = (*_ANY_SERVER, *_LIMITS, ("grpc.max_concurrent_streams", CALLS_PER_CONNECTION_MAX))
+_JOIN_SERVER = (
+    *_ANY_SERVER,
+    *_METADATA,
+    ("grpc.max_receive_message_length", JOIN_MESSAGE_MAX_BYTES),
+    ("grpc.max_concurrent_streams", JOIN_CALLS_PER_CONNECTION_MAX),
 )
 
 
@@ -114,13 +126,13 @@ class GrpcTransport:
     ) -> Listener:
         """Serve at once. OSError if a port is taken or the address is not ours."""
         server = grpc.aio.server(options=_SERVER, interceptors=interceptors)
-        for register in services:
-            register(server)
-        health = await add_standard_services(server, names)
-        join_port = 0
+        servers, join_port = [server], 0
         if self._identity is None:
             bound = _bind(host, port, server.add_insecure_port)
         else:
+            # A server of its own, for it has limits of its own.
+            joining = grpc.aio.server(options=_JOIN_SERVER, interceptors=interceptors)
+            servers.append(joining)
             closed, opened = (
                 _server_credentials(self._identity, is_open=is_open) for is_open in (False, True)
             )
@@ -128,10 +140,16 @@ class GrpcTransport:
             join_port = _bind(
                 host,
                 port and port + JOIN_PORT_OFFSET,
-                lambda address: server.add_secure_port(address, opened),
+                lambda address: joining.add_secure_port(address, opened),
             )
-        await server.start()
-        return _GrpcListener(server, health, bound, join_port)
+        healths = []
+        for each in servers:
+            for register in services:
+                register(each)
+            healths.append(await add_standard_services(each, names))
+        for each in servers:
+            await each.start()
+        return _GrpcListener(servers, healths, bound, join_port)
 
     async def contact(self, host: str, port: int, *, timeout_s: float) -> Contact:
         """Open and close a TCP connection. A kernel answers for a frozen process too."""
@@ -219,9 +237,11 @@ async def add_standard_services(server: grpc.aio.Server, names: Sequence[str]) -
 
 
 class _GrpcListener:
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, port: int, join_port: int) -> None:
-        self._server = server
-        self._health = health
+    def __init__(
+        self, servers: Sequence[grpc.aio.Server], healths: Sequence[HealthServicer], port: int, join_port: int
+    ) -> None:
+        self._servers = servers
+        self._healths = healths
         self._port = port
         self._join_port = join_port
 
@@ -234,8 +254,9 @@ class _GrpcListener:
         return self._join_port
 
     async def stop(self, grace_s: float) -> None:
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        for health in self._healths:
+            await health.enter_graceful_shutdown()
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
 
 class _ContactListener:

@@ -251,6 +251,9 @@ async def begin(
         log.warning("ca.founded", root=roots.signing_digest, from_copy=backup.ca is not None)
     if credentials is None:
         credentials = await _enrol(authority, directory, meta.cluster_id, manager_id)
+    elif wall_s() >= credentials.expires_s:
+        # It was stopped for long. Whoever it serves first shall see a good one.
+        credentials = await _renewed(authority, directory, credentials)
     access = Access(
         store=store,
         own=OwnIdentity(credentials),
@@ -298,6 +301,18 @@ async def _enrol(authority: Authority, directory: Path, cluster: str, manager_id
     key = certificates.new_key()
     identity = Identity(cluster=cluster, kind=Kind.MANAGER, name=manager_id)
     return _kept(directory, await authority.enrol(identity, key.public_key()), key)
+
+
+async def _renewed(authority: Authority, directory: Path, expired: Credentials) -> Credentials:
+    leaf = certificates.read_leaf(certificates.from_pem(expired.certificates_pem)[0])
+    key = certificates.new_key()
+    try:
+        issued = await authority.renew(leaf.identity, leaf.generation, key.public_key())
+    except NotLetInError as error:
+        raise NotAMemberError(
+            f"{error}. To let this host join again, remove {directory} and start it with a new join token"
+        ) from error
+    return _kept(directory, issued, key)
 
 
 def _kept(directory: Path, issued: Issued, key: certificates.Key) -> Credentials:

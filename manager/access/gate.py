@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -18,20 +17,18 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from bayplan.identity import certificates
 from bayplan.identity.names import Identity, IdentityError, Kind, parse_identity
 from bayplan.v1 import callers_pb2
 from manager.access.audit import Audit, Entry
 from manager.access.caller import ON_BEHALF_OF, Caller, DeniedError, role_name, role_words, set_caller
+from manager.access.load import Load
 from manager.access.methods import target_of, words_of_callers
 from manager.access.registry import Registry
 from manager.store.port import StoreError
 
-# Calls one identity may have open: an agent has a stream, and one for each followed log.
-CALLS_PER_IDENTITY_MAX = 512
-# Without a certificate: health and joining.
-CALLS_PER_STRANGER_MAX = 16
 _STREAMS_ENDED_CHECK_S = 1.0
 _WORDS_MAX = 2000
 _RUN_OUT = "the certificate of this connection has run out: connect again with the new one"
@@ -73,7 +70,7 @@ class Gate(grpc.aio.ServerInterceptor):
         self._wall_s = wall_s
         self._handlers: dict[str, Handler] = {}
         self._open: dict[_Call, None] = {}
-        self._calls: Counter[str] = Counter()
+        self._load = Load()
         registry.changed.append(self._end_revoked)
 
     async def intercept_service(
@@ -128,25 +125,17 @@ class Gate(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _admitted(self, method: str, request: Any, context: Context) -> AsyncIterator[None]:
-        caller = Caller(kind="", address=_address(context), target=target_of(request))
-        expires_s = 0.0
-        try:
-            expires_s = await self._identify(caller, context)
-            self._check_may(caller, method)
-            self._check_load(caller)
-        except _RefusedError as refused:
-            self._note(caller, method, allowed=False, why=str(refused), outcome=refused.code.name)
-            await _abort(context, refused.code, str(refused))
+        call = await self._judged(method, request, context)
+        caller = call.caller
         set_caller(caller)
-        counted = caller.identity or caller.address
-        self._calls[counted] += 1
-        call = _Call(caller, expires_s)
-        self._open[call] = None
-        is_stream = not hasattr(request, "DESCRIPTOR")
+        is_stream = not isinstance(request, Message)
         if is_stream:
+            # It may last for days: written down when it begins.
             self._note(caller, method, allowed=True, why="", outcome="")
+        self._open[call] = None
         try:
-            yield
+            with self._load.opened(caller, context.peer()):
+                yield
         except DeniedError as denied:
             caller.denied = str(denied)
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, str(denied))
@@ -163,14 +152,23 @@ class Gate(grpc.aio.ServerInterceptor):
             await _abort(context, call.code, call.ended)
         finally:
             del self._open[call]
-            self._calls[counted] -= 1
-            if not self._calls[counted]:
-                del self._calls[counted]
             outcome = _outcome(context)
             if caller.denied or call.ended:
                 self._note(caller, method, allowed=False, why=caller.denied or call.ended, outcome=outcome)
             elif not is_stream:
                 self._note(caller, method, allowed=True, why="", outcome=outcome)
+
+    async def _judged(self, method: str, request: Any, context: Context) -> _Call:
+        """Who calls, if they may; else the call is over."""
+        caller = Caller(kind="", address=_address(context), target=target_of(request))
+        try:
+            expires_s = await self._identify(caller, context)
+            self._check_may(caller, method)
+            self._check_load(caller, context)
+        except _RefusedError as refused:
+            self._note(caller, method, allowed=False, why=str(refused), outcome=refused.code.name)
+            await _abort(context, refused.code, str(refused))
+        return _Call(caller, expires_s)
 
     # Who
 
@@ -254,14 +252,9 @@ class Gate(grpc.aio.ServerInterceptor):
             f"{who}: {method.rpartition('/')[2]} is for {words_of_callers(callers)}",
         )
 
-    def _check_load(self, caller: Caller) -> None:
-        if caller.kind == Kind.MANAGER:
-            return
-        most = CALLS_PER_IDENTITY_MAX if caller.kind else CALLS_PER_STRANGER_MAX
-        if self._calls[caller.identity or caller.address] >= most:
-            raise _RefusedError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{caller.words} has {most} calls open already; try again"
-            )
+    def _check_load(self, caller: Caller, context: Context) -> None:
+        if excess := self._load.excess(caller, context.peer()):
+            raise _RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
 
     # How long
 

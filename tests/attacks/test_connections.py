@@ -22,7 +22,9 @@ class Server:
         self._stack = stack
         self._family = family
         host = "127.0.0.1" if family is socket.AF_INET else "::1"
-        self._listening = [stack.enter_context(socket.create_server((host, 0), family=family)) for _ in (1, 2)]
+        self._listening = [
+            stack.enter_context(socket.create_server((host, 0), family=family)) for _ in (1, 2)
+        ]
         self.main, self.joining = (int(each.getsockname()[1]) for each in self._listening)
         self._accepted: list[socket.socket] = []
         self.connections = Connections((self.main, self.joining), LIMITS)

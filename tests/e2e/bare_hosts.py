@@ -162,6 +162,7 @@ class BareHosts:
     def _here(self, script: str) -> str:
         for number, name in enumerate(NAMES, start=1):
             script = re.sub(rf"\b10\.0\.0\.{number}\b", self.addresses[name], script)
+        script = re.sub(r"\bn4\b", NAMES[3], script)  # A node is called as its host.
         for role, token in self._tokens.items():
             script = script.replace(f"bay1.{role.upper()}", token)
         return script

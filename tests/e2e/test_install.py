@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 BLOCKS = read_blocks((ROOT / "docs/install.md").read_text())
 CLUSTER = ("1. ", "2. ", "3. ", "4. ", "5. ", "6. ")
-LATER, UPGRADE = "Another node, later", "Upgrade"
+LATER, UPGRADE, REMOVE = "Another node, later", "Upgrade", "Remove"
 NODE_TIMEOUT_S = 60
 
 
@@ -164,3 +164,17 @@ class TestTheDocument:
         )
         for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
             assert hosts.bash("third", f"systemctl is-active {unit}").strip() == "active"
+
+    def test_removes_a_node_and_its_access(self, hosts: BareHosts) -> None:
+        hosts.follow([block for block in BLOCKS if block.section == REMOVE])
+
+        assert sorted(rows(hosts.bash("first", "bay nodes"))) == sorted(NAMES[:3])
+        assert hosts.pods("fourth") == set()
+        hosts.bash("fourth", "systemctl start bayplan-agent")
+        refused = "the certificate of node fourth was revoked"
+        eventually(
+            lambda: refused in hosts.bash("fourth", "journalctl --no-pager --unit=bayplan-agent"),
+            within_s=NODE_TIMEOUT_S,
+            otherwise=hosts.report,
+        )
+        assert sorted(rows(hosts.bash("first", "bay nodes"))) == sorted(NAMES[:3])
