@@ -26,8 +26,9 @@ JOIN_RETRY_S = 2.0
 # A token that is refused now will not be good later; the operator puts another into the file.
 REFUSED_RETRY_S = 30.0
 _RETRY_MIN_S = 1.0
-# A host whose link comes back after its certificate ran out is of no use before it has the next one.
-_RETRY_MAX_S = 5.0
+_RETRY_MAX_S = 30.0
+# Without a good certificate the node is of no use: a link that comes back is found out soon.
+_RETRY_EXPIRED_S = 2.0
 # When every agent is told to renew, they come spread over this long.
 SPREAD_S = 5.0
 
@@ -133,7 +134,7 @@ class Renewal:
         self._asked.clear()
 
     async def _renew(self) -> None:
-        wait_s = _RETRY_MIN_S
+        pause_s = _RETRY_MIN_S
         while True:
             try:
                 joined = await self._ask_managers()
@@ -141,8 +142,11 @@ class Renewal:
             except (JoinError, OSError) as error:
                 left_s = self._own.credentials.expires_s - self._wall_s()
                 log.warning("certificate.not_renewed", error=str(error), good_for_s=round(left_s))
-                await asyncio.sleep(self._chance.uniform(0.5, 1.0) * wait_s)
-                wait_s = min(wait_s * 2, _RETRY_MAX_S)
+                # Who was refused asks seldom, who cannot be heard often once it matters.
+                is_refused = isinstance(error, JoinError) and error.is_final
+                most_s = REFUSED_RETRY_S if is_refused else max(left_s, _RETRY_EXPIRED_S)
+                await asyncio.sleep(self._chance.uniform(0.5, 1.0) * min(pause_s, most_s))
+                pause_s = min(pause_s * 2, _RETRY_MAX_S)
             else:
                 self._own.replace(joined.credentials)
                 log.info("certificate.renewed", expires_s=round(joined.credentials.expires_s))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from google.protobuf import json_format
 from agent.fence import Fence
 from agent.pod_memory import PodMemory
 from agent.runtime.port import EngineInfo
+from bayplan.identity.credentials import write_private
 from bayplan.v1 import agent_link_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ class Journal:
         async with self._writing:
             self._touched.clear()
             text = json.dumps(_to_document(self.facts), separators=(",", ":"))
-            await asyncio.to_thread(_write, self._path, text)
+            await asyncio.to_thread(write_private, self._path, text.encode())
 
     async def run(self) -> None:
         """Save what was touched, until cancelled; a last time then."""
@@ -99,7 +99,9 @@ class Journal:
         finally:
             if self._touched.is_set():
                 with contextlib.suppress(OSError):
-                    _write(self._path, json.dumps(_to_document(self.facts), separators=(",", ":")))
+                    write_private(
+                        self._path, json.dumps(_to_document(self.facts), separators=(",", ":")).encode()
+                    )
 
     async def _save_or_warn(self) -> None:
         try:
@@ -181,17 +183,3 @@ def _from_document(document: dict[str, Any]) -> Facts:
         memories={uid: PodMemory.from_document(each) for uid, each in document["memories"].items()},
         images={key: (image[0], image[1]) for key, image in document["images"].items()},
     )
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_suffix(".json.new")
-    with beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -52,7 +52,7 @@ def create_join_token(
     *,
     role: Annotated[str, typer.Option("--role", metavar="node|manager", help="What may join with it.")],
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="How long it can be used.")] = "1h",
-    uses: Annotated[int, typer.Option("--uses", metavar="N", min=1, max=10_000, help="How often.")] = 1,
+    uses: Annotated[int, typer.Option("--uses", metavar="N", min=1, max=1000, help="How often.")] = 1,
     quiet: _TokenOnly = False,
 ) -> None:
     """Print the command with which a host joins."""

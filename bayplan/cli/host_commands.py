@@ -60,9 +60,6 @@ def install_manager(
     default_registry: Annotated[
         str, typer.Option("--default-registry", metavar="HOST", help="Of images whose name says none.")
     ] = "",
-    registry_auth: Annotated[
-        str, typer.Option("--registry-auth", metavar="FILE", help="Registries' passwords.")
-    ] = "",
     certificate_life: Annotated[
         str, typer.Option("--certificate-life", metavar="TIME", help="How long certificates are good.")
     ] = "",
@@ -86,7 +83,6 @@ def install_manager(
         "join-token-file": join_token_file,
         "data-dir": data_dir,
         "default-registry": default_registry,
-        "registry-auth": registry_auth,
         "certificate-life": certificate_life,
     }
 

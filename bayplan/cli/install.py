@@ -205,8 +205,8 @@ def _etcd_certificates(before: Document, wanted: Wanted, host: Host) -> Document
 
 def _private_files(after: Document, host: Host) -> list[str]:
     """Files that the manager's user must read, and nobody else; those elsewhere are their owner's business."""
-    named = [str(after[key]) for key in ("etcd-key", "registry-auth") if after.get(key)]
-    return [path for path in named if path.startswith(f"{ETC}/") and host.path(path).exists()]
+    path = str(after.get("etcd-key", ""))
+    return [path] if path.startswith(f"{ETC}/") and host.path(path).exists() else []
 
 
 def _etcd_environment(name: str, address: str, members: Sequence[str], *, is_existing: bool) -> str:

@@ -331,7 +331,10 @@ def to_error(error: grpc.aio.AioRpcError) -> BayplanError:
     if code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE}:
         return InvalidDocumentError(words, problems_from_error(error))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return InvalidDocumentError(f"too large: {words}")
+        # gRPC's own text, or a manager's that too much is open already.
+        return (
+            InvalidDocumentError(f"too large: {words}") if "larger than" in words else UnavailableError(words)
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return ManagerFailedError(
             "this manager does not know the call: it is of another version (see `bay version`)"

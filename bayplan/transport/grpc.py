@@ -199,17 +199,24 @@ def _server_credentials(own: OwnIdentity, *, is_open: bool) -> grpc.ServerCreden
             [(shown.key_pem, chain)], None if is_open else shown.roots_pem
         )
 
-    version, configuration = own.version, made()
+    version = own.version
+    first = made()
 
-    def current() -> grpc.ServerCertificateConfiguration:
-        # Called in a thread of gRPC's, at each handshake.
-        nonlocal version, configuration
-        if version != own.version:
-            version, configuration = own.version, made()
-        return configuration
+    def current() -> grpc.ServerCertificateConfiguration | None:
+        """None: as before. Called in threads of gRPC's, at each handshake."""
+        # Whatever else is returned gRPC takes for new, and puts in the place of what the handshakes in other
+        # threads still hold: some hundred connections at once, from anybody, ended the whole process
+        # ("Check failed: prior > 0", grpcio 1.85).
+        nonlocal version
+        if version == own.version:
+            return None
+        version = own.version
+        return made()
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration, current, require_client_authentication=not is_open
+        first,
+        current,  # type: ignore[arg-type]  # typeshed's stub lacks the None that gRPC documents
+        require_client_authentication=not is_open,
     )
 
 

@@ -262,7 +262,9 @@ async def begin(
         tokens=tokens,
         authority=authority,
         audit=Audit(directory / "audit.jsonl", wall_s=wall_s),
-        cluster_keys=ClusterKeys(store, key, None if settings.cluster_key_command else directory),
+        cluster_keys=ClusterKeys(
+            store, key, None if settings.cluster_key_command else directory, following=next_key
+        ),
         directory=directory,
         chance=chance,
         wall_s=wall_s,

@@ -43,5 +43,6 @@ def _host(address: str) -> str:
     except ValueError:
         return address
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return parsed.exploded[:19]
+        # Without the scope of a link-local one, whose `exploded` Python 3.11 cannot say.
+        return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
     return str(parsed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -61,18 +62,20 @@ class Audit:
         self._waiting: deque[Entry] = deque()
         self._left_out = 0
         self._refusals: dict[tuple[str, ...], tuple[float, Entry]] = {}
+        self._writing = threading.Lock()
 
     def add(self, entry: Entry) -> None:
         """Remember a decision."""
         entry = replace(entry, target=entry.target[:_TEXT_MAX], why=entry.why[:_TEXT_MAX])
-        if not entry.allowed and len(self._refusals) < _KNOCKERS_MAX:
+        if not entry.allowed:
             known = self._refusals.get(entry.sameness)
             if known is not None:
                 first_s, counted = known
                 self._refusals[entry.sameness] = (first_s, replace(entry, count=counted.count + 1))
                 return
             # The first is written at once, those that follow with it as a number.
-            self._refusals[entry.sameness] = (self._wall_s(), replace(entry, count=0))
+            if len(self._refusals) < _KNOCKERS_MAX:
+                self._refusals[entry.sameness] = (self._wall_s(), replace(entry, count=0))
         self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
@@ -118,20 +121,23 @@ class Audit:
         if not lines:
             return
         try:
-            if self._path.exists() and self._path.stat().st_size + len(lines) > FILE_MAX_BYTES:
-                for number in range(FILES - 1, 0, -1):
-                    older = self._numbered(number)
-                    if older.exists():
-                        older.replace(self._numbered(number + 1))
-                self._path.replace(self._numbered(1))
-                self._numbered(FILES).unlink(missing_ok=True)
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                os.write(descriptor, lines)
-            finally:
-                os.close(descriptor)
+            # From two threads at once, when the record is read while it is written.
+            with self._writing:
+                self._make_room(len(lines))
+                _append(self._path, lines)
         except OSError as error:
             log.error("audit.not_written", error=str(error), lines=lines.count(b"\n"))  # noqa: TRY400 - says all
+
+    def _make_room(self, more_bytes: int) -> None:
+        """Begin another file when this one is full."""
+        if not self._path.exists() or self._path.stat().st_size + more_bytes <= FILE_MAX_BYTES:
+            return
+        for number in range(FILES - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                older.replace(self._numbered(number + 1))
+        self._path.replace(self._numbered(1))
+        self._numbered(FILES).unlink(missing_ok=True)
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
@@ -150,10 +156,23 @@ class Audit:
         return list(found)
 
 
+def _append(path: Path, lines: bytes) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        if size_bytes and os.pread(descriptor, 1, size_bytes - 1) != b"\n":
+            # A crash or a full disk cut the last line: it alone is lost.
+            lines = b"\n" + lines
+        while lines:
+            lines = lines[os.write(descriptor, lines) :]
+    finally:
+        os.close(descriptor)
+
+
 def _entries(path: Path) -> Iterator[Entry]:
     names = {each.name for each in fields(Entry)}
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     content: dict[str, Any] = json.loads(line)

@@ -28,12 +28,20 @@ class ClusterKeys:
 
     Args:
         directory: of the files; None: the key comes from a command.
+        following: the next one, if it had been taken before this manager started.
     """
 
-    def __init__(self, store: SealedStore, key: ClusterKey, directory: Path | None) -> None:
+    def __init__(
+        self,
+        store: SealedStore,
+        key: ClusterKey,
+        directory: Path | None,
+        *,
+        following: ClusterKey | None = None,
+    ) -> None:
         self._store = store
         self._directory = directory
-        self._known = {key.id: key}
+        self._known = {each.id: each for each in (key, following) if each is not None}
         self._current = key
 
     def current(self) -> tuple[bytes, str]:
@@ -49,6 +57,8 @@ class ClusterKeys:
             key = ClusterKey.from_text(text.decode())
         except (ClusterKeyError, UnicodeDecodeError) as error:
             raise RefusedError("that is no cluster key") from error
+        # The file of the next one may hold what the store is encrypted under by now.
+        self._settle()
         await asyncio.to_thread(write_cluster_key, self._directory / NEXT_FILE, key)
         self._known[key.id] = key
         self._store.replace_cluster_key(key)

@@ -132,7 +132,7 @@ def _inode(descriptor: int) -> str:
 
 
 def _cut(inode: str, descriptor: int) -> bool:
-    """End a connection; gRPC sees it as closed by the other side."""
+    """End a connection; gRPC sees it as closed by the other side, and closes it."""
     try:
         own = socket.socket(fileno=os.dup(descriptor))
     except OSError:

@@ -28,6 +28,7 @@ from manager.access.load import Load
 from manager.access.methods import target_of, words_of_callers
 from manager.access.registry import Registry
 from manager.store.port import StoreError
+from manager.store.records import DamagedRecordError
 
 _STREAMS_ENDED_CHECK_S = 1.0
 _WORDS_MAX = 2000
@@ -213,7 +214,7 @@ class Gate(grpc.aio.ServerInterceptor):
             )
         if record is None or generation > record.generation:
             # Let in by another manager a moment ago?
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, DamagedRecordError):
                 record, _ = await self._registry.read(*place)
         if record is None:
             raise _RefusedError(

@@ -34,18 +34,13 @@ class Registry:
         self._revision = 0
 
     async def load(self) -> None:
-        """Everything, as it stands now. Raises StoreError."""
+        """Everything, as it stands now. What it lacks stays known: see `read`. Raises StoreError."""
         listing = await self._store.list(keys.PKI)
         # Another history may count its revisions from one again.
         self._versions.clear()
         self._revision = listing.revision
         for item in listing.items:
             self._learn(item.key, item.value, item.mod_revision)
-        listed = {keys.parse_pki_identity(item.key) for item in listing.items}
-        if any(item.key == keys.pki_ca() for item in listing.items):
-            # Without a CA the store was wiped, and gets back from us what was known.
-            for place in self.identities.keys() - listed:
-                del self.identities[place]
         self._tell()
 
     async def run(self) -> None:
@@ -74,13 +69,18 @@ class Registry:
             await asyncio.sleep(_RETRY_S)
 
     async def read(self, kind: str, name: str) -> tuple[records.IdentityRecord | None, int]:
-        """One identity as the store has it now, and its version (0: absent). Raises StoreError."""
+        """One identity as the store has it now, and its version there (0: absent).
+
+        Nobody deletes identities. What the store lacks, or has of an earlier generation, it has lost: it
+        was wiped, or restored from a backup. Then what was known counts, and goes back with the next write.
+        Raises StoreError, DamagedRecordError.
+        """
         item = await self._store.get(keys.pki_identity(kind, name))
         if item is None:
-            self.identities.pop((kind, name), None)
-            return None, 0
+            return self.identities.get((kind, name)), 0
         self.learn(item)
-        return records.decode_identity(item.value), item.mod_revision
+        known = self.identities.get((kind, name))
+        return known or records.decode_identity(item.value), item.mod_revision
 
     def learn(self, item: KeyValue) -> None:
         """One key as it was just read or written."""

@@ -20,7 +20,8 @@ from manager.access import records
 from manager.access.registry import Registry
 from manager.errors import RefusedError
 from manager.store import keys
-from manager.store.port import Store
+from manager.store.port import KeyValue, Store
+from manager.store.records import DamagedRecordError
 from manager.store.swap import retried, swap
 
 log = structlog.get_logger(__name__)
@@ -62,20 +63,23 @@ class Roots:
     async def found(self, known_ca: records.CaRecord | None, known: Sequence[records.IdentityRecord]) -> bool:
         """Make the CA if there is none, of what is known from before if anything is; whether that was done.
 
-        A store that came back from a backup learns at the same time who was revoked since.
+        A store that came back from a backup learns at the same time who was revoked since; damaged records
+        are replaced. Raises DamagedRecordError if the CA is damaged and nothing is known of it.
         """
         # Identities first: where there is a CA, they are complete.
         kept = {item.key: item for item in (await self._store.list(keys.PKI)).items}
         for record in known:
             key = keys.pki_identity(record.kind, record.name)
             item = kept.get(key)
-            if item is None or records.decode_identity(item.value).generation < record.generation:
+            if item is None or _generation(item) < record.generation:
                 version = item.mod_revision if item is not None else 0
                 await swap(self._store, key, records.encode(record), version=version)
         has_founded = False
-        if keys.pki_ca() not in kept:
+        ca = kept.get(keys.pki_ca())
+        if ca is None or _is_lost(ca, known_ca):
             made = records.encode(known_ca or self._new_ca())
-            has_founded = await swap(self._store, keys.pki_ca(), made, version=0) is not None
+            version = ca.mod_revision if ca is not None else 0
+            has_founded = await swap(self._store, keys.pki_ca(), made, version=version) is not None
         await self._registry.load()
         return has_founded
 
@@ -181,6 +185,27 @@ class Roots:
 
     def _now_ms(self) -> int:
         return int(self._wall_s() * 1000)
+
+
+def _generation(item: KeyValue) -> int:
+    try:
+        return records.decode_identity(item.value).generation
+    except DamagedRecordError:
+        return 0
+
+
+def _is_lost(item: KeyValue, known_ca: records.CaRecord | None) -> bool:
+    """Whether the CA in the store is damaged, or from before the last rotation, and can be replaced."""
+    try:
+        kept = records.decode_ca(item.value)
+    except DamagedRecordError as error:
+        if known_ca is None:
+            raise DamagedRecordError(
+                f"{item.key} is damaged ({error}), and this manager has no copy of it: restore etcd from a backup"
+            ) from error
+        log.error("ca.damaged", key=item.key, error=str(error))  # noqa: TRY400 - says all
+        return True
+    return known_ca is not None and kept.roots[0].since_ms < known_ca.roots[0].since_ms
 
 
 def _signing_root(ca: records.CaRecord) -> certificates.Root:

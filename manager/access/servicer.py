@@ -324,6 +324,9 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
     async def _give_key(self, key: api.TakeClusterKeyRequest) -> None:
         """Raises RefusedError unless every other living manager has it."""
         for manager_id, address in self._cluster.other_managers().items():
+            record = self._registry.identities.get((Kind.MANAGER.value, manager_id))
+            if record is None or record.is_revoked:
+                continue  # It may still be able to write to etcd that it lives.
             channel = self._transport.channel(address)
             try:
                 await access_pb2_grpc.AccessStub(channel).TakeClusterKey(key, timeout=_PEER_TIMEOUT_S)

@@ -38,7 +38,7 @@ async def swap_all(
 ) -> int | None:
     """Do all, if each key of `versions` is at its version (0: absent). The store's revision, or None.
 
-    Every key that is put must be one of `versions`. Raises StoreError.
+    Every key of `operations` must be one of `versions`. Raises StoreError.
     """
     guards = [Compare(key=key, field=Field.MOD_REVISION, to=to) for key, to in versions.items()]
     try:
@@ -47,8 +47,9 @@ async def swap_all(
         # It may have been done: then the values stand there, and the guards fail.
         result = await store.txn(guards, operations)
         if not result.succeeded:
-            puts = [each for each in operations if isinstance(each, Put)]
-            found = [result.found[put.key] for put in puts if put.key in result.found]
-            if [each.value for each in found] == [put.value for put in puts]:
-                return max((each.mod_revision for each in found), default=result.revision)
+            found = {key: item.value for key, item in result.found.items()}
+            wanted = {each.key: each.value if isinstance(each, Put) else None for each in operations}
+            if all(found.get(key) == value for key, value in wanted.items()):
+                stand = [result.found[key].mod_revision for key in wanted if key in result.found]
+                return max(stand, default=result.revision)
     return result.revision if result.succeeded else None

@@ -56,7 +56,7 @@ async def manager_process(world: World) -> AsyncIterator[ManagerProcess]:
         "--join", world.address, "--join-token-file", str(token),
     ]  # fmt: skip
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
             command, stdout=output, stderr=output, env={**os.environ, "BAYPLAN_LOG": "debug"}
         )
     try:

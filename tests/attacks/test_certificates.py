@@ -214,7 +214,7 @@ class TestANodeThatServesAsAManager:
     """Its certificate is good, and the root that it shows is the one that tokens pin."""
 
     async def test_nobody_speaks_to_it(self, world: World) -> None:
-        false, port = FalseManager(), free_ports()
+        false, port = FalseManager(), free_ports()  # type: ignore[abstract]  # gRPC answers for the other methods
         transport = GrpcTransport(OwnIdentity(world.members["node"].credentials))
         register = partial(add_AccessServicer_to_server, false)
         listener = await transport.serve("127.0.0.1", port, [register], [])

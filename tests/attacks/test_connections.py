@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -129,14 +130,18 @@ class TestConnections:
     def test_what_it_looks_at_stays_open_and_as_it_was(self, server: Server) -> None:
         """The sockets are gRPC's: neither closed nor made blocking."""
         clients = [server.connected(free_host(), server.main) for _ in range(3)]
-        before = {name: os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()}
+        before = _descriptors()
         for _ in range(3):
             server.connections.look()
 
-        assert {name: os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()} == before
+        assert _descriptors() == before
         assert not any(is_cut(each) for each in clients)
 
 
-def _descriptors() -> list[str]:
-    # The directory's own descriptor is among those that it lists.
-    return [name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
+def _descriptors() -> dict[str, str]:
+    """What each descriptor of this process is."""
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # The directory's own, closed by now.
+            found[entry.name] = str(entry.readlink())
+    return found

@@ -109,7 +109,9 @@ class TestANodeSpeaksForItselfAlone:
                     own = AgentLinkStub(channel).Attach()
                     await own.write(wire.StreamFrame(stream_id=stream_id, stdout=b"true"))
                     async with asyncio.timeout(5):
-                        assert (await reading).stdout == b"true"
+                        chunk = await reading
+                    assert isinstance(chunk, control.LogChunk)
+                    assert chunk.stdout == b"true"
                 logs.cancel()
 
         methods = {entry.method for entry in await world.audit(who=str(thief.identity))}

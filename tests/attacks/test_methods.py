@@ -216,7 +216,7 @@ class TestMethods:
 
     async def test_an_unknown_method_is_not_served(self, world: World) -> None:
         async with world.admin.channel(world.address) as channel:
-            call = channel.unary_unary("/bayplan.v1.Control/Destroy")
+            call: Any = channel.unary_unary("/bayplan.v1.Control/Destroy")
 
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call(b"")

@@ -32,7 +32,7 @@ BAD = {
     "markup": "<script>alert(1)</script>",
     "300 characters": "a" * 300,
     "a megabyte": "a" * 1_000_000,
-    "cyrillic twin": "n\u0430me",  # noqa: RUF001 - the attack
+    "cyrillic twin": "n\u0430me",
     "full-width twin": "\uff4e1",
     "right to left": "n1\u202e",
     "zero width": "n\u200b1",
@@ -71,7 +71,7 @@ MEANT = {
 Try = Callable[[World, str], Awaitable[Any]]
 
 
-def each_of(names: dict[str, str]) -> Any:
+def each_of(names: dict[str, str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", names.values(), ids=names.keys())
 
 

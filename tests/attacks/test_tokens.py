@@ -273,7 +273,7 @@ class TestAFalseManager:
         async with false.serving(world.directory) as address:
             joining = asyncio.ensure_future(join([address], token, name="n50"))
             async with asyncio.timeout(5):
-                while token.secret.encode() not in false.heard:
+                while token.secret.encode() not in false.heard:  # noqa: ASYNC110 - bytes of a socket
                     await asyncio.sleep(0.01)
             joining.cancel()
             await asyncio.gather(joining, return_exceptions=True)

@@ -15,8 +15,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -29,6 +30,7 @@ from bayplan.identity.tokens import JoinToken, parse_token
 from bayplan.transport.grpc import GrpcTransport, join_channel
 from bayplan.v1 import access_pb2 as access
 from bayplan.v1 import callers_pb2
+from bayplan.v1.access_pb2 import AuditEntry, JoinReply
 from bayplan.v1.access_pb2_grpc import AccessStub
 from bayplan.v1.control_pb2_grpc import ControlStub
 from manager.access.access import Access, begin
@@ -37,6 +39,10 @@ from manager.manager import Manager, ManagerSettings
 from manager.store import keys
 from manager.store.etcd import EtcdStore
 from tests.real_etcd import RealEtcd
+
+if TYPE_CHECKING:
+    from bayplan.v1.access_pb2_grpc import AccessAsyncStub  # exists in the .pyi alone
+    from bayplan.v1.control_pb2_grpc import ControlAsyncStub
 
 LIFE_S = 24 * 3600.0
 # What attackers would like to change. Left out: keys on leases, and what the leader writes by itself.
@@ -132,11 +138,11 @@ class World:
     def admin(self) -> Member:
         return self.members["admin"]
 
-    def access(self, manager: int = 0) -> AccessStub:
+    def access(self, manager: int = 0) -> AccessAsyncStub:
         """As the admin."""
         return self._access[manager]
 
-    def control(self, manager: int = 0) -> ControlStub:
+    def control(self, manager: int = 0) -> ControlAsyncStub:
         """As the admin."""
         return self._control[manager]
 
@@ -144,10 +150,10 @@ class World:
         """Found the cluster and let everybody in."""
         self._stack.push_async_callback(self.store.aclose)
         first = await self.add_manager("m1")
-        token = parse_token((first.access.directory / "admin.token").read_text())
+        token = parse_token(self._noted((first.access.directory / "admin.token").read_text()))
         self.members["admin"] = Member((await join([first.address], token, name="")).credentials)
-        self._access: list[AccessStub] = []
-        self._control: list[ControlStub] = []
+        self._access: list[AccessAsyncStub] = []
+        self._control: list[ControlAsyncStub] = []
         self._add_stubs(first)
         second = await self.add_manager("m2", join=first.address, token=await self.token("manager"))
         self._add_stubs(second)
@@ -219,14 +225,14 @@ class World:
     async def node(self, name: str) -> Member:
         return Member((await self.join("node", name)).credentials)
 
-    async def user(self, name: str, role: callers_pb2.Role.ValueType, *, ttl_ms: int = 0) -> Member:
+    async def user(self, name: str, role: callers_pb2.Role, *, ttl_ms: int = 0) -> Member:
         made = await self.access().CreateUser(access.CreateUserRequest(name=name, role=role, ttl_ms=ttl_ms))
         joined = await join([self.address], parse_token(self._noted(made.token)), name="")
         return Member(joined.credentials)
 
     async def ask_to_join(
         self, address: str, token: JoinToken, name: str, *, request: bytes | None = None
-    ) -> access.JoinReply:
+    ) -> JoinReply:
         """`Join` as it goes over the wire, with whatever an attacker puts into it."""
         content = certificates.certificate_request(certificates.new_key()) if request is None else request
         proof = access.TokenProof(id=token.id, secret=token.secret)
@@ -260,9 +266,7 @@ class World:
         listings = [await self.store.list(prefix) for prefix in GUARDED]
         return {item.key: item.mod_revision for listing in listings for item in listing.items}
 
-    async def audit(
-        self, *, denied: bool = True, who: str = "", address: str = ""
-    ) -> list[access.AuditEntry]:
+    async def audit(self, *, denied: bool = True, who: str = "", address: str = "") -> list[AuditEntry]:
         """The record of every manager."""
         reply = await self.access().ListAudit(access.ListAuditRequest(denied=denied, who=who, limit=10_000))
         assert not reply.unreachable
@@ -329,7 +333,7 @@ class Host:
 
     async def start(self) -> None:
         for port in (self._port, self._port + 1):
-            server = await asyncio.start_server(lambda r, w, p=port: self._accepted(r, w, p), self.name, port)
+            server = await asyncio.start_server(partial(self._accepted, port), self.name, port)
             self._stack.callback(server.close)
 
     async def stop(self) -> None:
@@ -338,7 +342,7 @@ class Host:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    def _accepted(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.ensure_future(self._serve(reader, writer, port))
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)

@@ -43,7 +43,7 @@ def captured(path: Path, interface: str, *, network: str) -> Iterator[None]:
     name = f"bayplan-capture-{path.stem}"
     command = [
         *docker(), "run", "--rm", "--name", name, "--network", network, "--cap-add", "NET_RAW",
-        "--cap-add", "NET_ADMIN", "--entrypoint", "tcpdump", NODE, "-i", interface, "-s", "0", "-U", "-w", "-",
+        "--cap-add", "NET_ADMIN", "--entrypoint", "tcpdump", NODE, "-i", interface, "-s", "0", "--immediate-mode", "-U", "-w", "-",
     ]  # fmt: skip
     with path.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
@@ -51,7 +51,7 @@ def captured(path: Path, interface: str, *, network: str) -> Iterator[None]:
             # tcpdump writes the file's header when it listens.
             eventually(lambda: path.stat().st_size, within_s=15)
             yield
-            time.sleep(0.5)  # What is on its way to the file.
+            time.sleep(1)  # What is on its way to the file.
         finally:
             run([*docker(), "kill", "--signal", "INT", name])
             process.wait(timeout=10)
