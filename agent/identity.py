@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,6 +16,7 @@ import structlog
 from agent.settings import AgentSettings
 from bayplan.identity.credentials import Credentials, OwnIdentity, load_credentials, save_credentials
 from bayplan.identity.joining import Joined, JoinError, join, rejoin, renew
+from bayplan.identity.names import Kind
 from bayplan.identity.tokens import TokenError, parse_token
 from bayplan.transport.port import Transport
 
@@ -33,11 +34,15 @@ _RETRY_EXPIRED_S = 2.0
 SPREAD_S = 5.0
 
 
+# `joining.join`, `renew` and `rejoin`, or what takes their place in a test.
+Asks = Callable[..., Awaitable[Joined]]
+
+
 class NoTokenError(Exception):
     """A host that is no node yet, and was given nothing to become one with; the text says what it needs."""
 
 
-async def own_identity(settings: AgentSettings) -> OwnIdentity:
+async def own_identity(settings: AgentSettings, *, joining: Asks = join) -> OwnIdentity:
     """The one on disk, else one by the join token, however long that takes.
 
     Raises: NoTokenError, CredentialsError, OSError.
@@ -50,11 +55,11 @@ async def own_identity(settings: AgentSettings) -> OwnIdentity:
             " host join under another name, empty the data directory and give it a new join token"
         )
     if known is None:
-        known = await _join(settings, directory)
+        known = await _join(settings, directory, joining)
     return OwnIdentity(known)
 
 
-async def _join(settings: AgentSettings, directory: Path) -> Credentials:
+async def _join(settings: AgentSettings, directory: Path, joining: Asks) -> Credentials:
     if not settings.join_token and settings.join_token_file is None:
         raise NoTokenError(
             f"{directory} holds no identity: this host joins with --join-token-file or --join-token"
@@ -65,7 +70,8 @@ async def _join(settings: AgentSettings, directory: Path) -> Credentials:
         try:
             token = _token(settings)
             if token:
-                joined = await join(settings.managers, parse_token(token), name=settings.node)
+                joined = await joining(settings.managers, parse_token(token), name=settings.node)
+                _check_kind(joined)
                 save_credentials(directory, joined.credentials)
                 log.info("node.joined", identity=str(joined.credentials.identity))
                 return joined.credentials
@@ -78,12 +84,21 @@ async def _join(settings: AgentSettings, directory: Path) -> Credentials:
         await asyncio.sleep(wait_s)
 
 
+def _check_kind(joined: Joined) -> None:
+    kind = joined.credentials.identity.kind
+    if kind is not Kind.NODE:
+        raise NoTokenError(
+            f"the join token is for a {kind}, not for a node: make another one with"
+            " `bay join-token create --role node`"
+        )
+
+
 def _token(settings: AgentSettings) -> str:
     if settings.join_token:
         return settings.join_token
     assert settings.join_token_file is not None
     try:
-        return settings.join_token_file.read_text().strip()
+        return settings.join_token_file.read_text(errors="replace").strip()
     except FileNotFoundError:
         return ""
 
@@ -104,6 +119,8 @@ class Renewal:
         managers: Callable[[], Sequence[str]],
         wall_s: Callable[[], float],
         chance: random.Random,
+        renewing: Asks = renew,
+        rejoining: Asks = rejoin,
     ) -> None:
         self._own = own
         self._directory = directory
@@ -111,6 +128,8 @@ class Renewal:
         self._managers = managers
         self._wall_s = wall_s
         self._chance = chance
+        self._renewing = renewing
+        self._rejoining = rejoining
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -157,5 +176,5 @@ class Renewal:
         managers = list(self._managers())
         self._chance.shuffle(managers)
         if self._wall_s() < self._own.credentials.expires_s:
-            return await renew(managers, self._transport.channel)
-        return await rejoin(managers, self._own.credentials)
+            return await self._renewing(managers, self._transport.channel)
+        return await self._rejoining(managers, self._own.credentials)

@@ -158,7 +158,9 @@ async def _time_read_and_write(survivors: list[str], kill: Callable[[], object])
     """
     async with AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(Client.from_context(managers=[address], timeout_s=ATTEMPT_TIMEOUT_S))
+            await stack.enter_async_context(
+                Client.from_context(managers=[address], timeout_s=ATTEMPT_TIMEOUT_S)
+            )
             for address in survivors
         ]
         for client in clients:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,7 +185,6 @@ class Access:
 
     async def new_admin_token(self) -> Path:
         """Write a token for the user `admin` into the data directory, and say where. Raises StoreError."""
-        await self.authority.create_user(ADMIN, role=callers_pb2.ROLE_ADMIN, access_ends_ms=0)
         token, _ = await self.tokens.create(
             Kind.USER,
             self.roots.signing_digest,
@@ -196,6 +195,8 @@ class Access:
         )
         path = self.directory / ADMIN_TOKEN_FILE
         await asyncio.to_thread(write_private, path, f"{token}\n".encode())
+        # Last: where there is a user, whoever founds the cluster makes no token any more.
+        await self.authority.create_user(ADMIN, role=callers_pb2.ROLE_ADMIN, access_ends_ms=0)
         return path
 
 
@@ -206,8 +207,9 @@ async def begin(
     etcd: Store,
     wall_s: Callable[[], float],
     chance: random.Random,
+    joining: Callable[..., Awaitable[Joined]] = join,
 ) -> Access:
-    """Found the cluster, join it, or be who this manager was before.
+    """Found the cluster, join it (by showing a token to another manager: `joining`), or be who this manager was before.
 
     Raises: NotAMemberError, CredentialsError, ClusterKeyError, WrongClusterKeyError, StoreError, OSError.
     """
@@ -216,15 +218,12 @@ async def begin(
     directory.chmod(0o700)
     credentials = load_credentials(directory / "identity")
     key, next_key = await _cluster_key(settings)
-    if credentials is not None and credentials.identity.name != manager_id:
-        raise NotAMemberError(
-            f"{directory} belongs to manager {credentials.identity.name}, and --id says {manager_id}:"
-            " give each manager a --data-dir of its own"
-        )
+    _check_name(directory, credentials, manager_id)
     if credentials is None and settings.join:
-        joined = await _join(settings, manager_id)
-        key = key or ClusterKey.from_text(joined.cluster_key.decode())
+        joined = await _join(settings, manager_id, joining)
         if not settings.cluster_key_command:
+            # Whatever lay there before, such as that of a founding that another manager was faster with.
+            key = ClusterKey.from_text(joined.cluster_key.decode())
             write_cluster_key(directory / FILE, key)
         save_credentials(directory / "identity", joined.credentials)
         credentials = joined.credentials
@@ -233,11 +232,7 @@ async def begin(
     meta = await ensure_meta(
         etcd, lambda: secrets.token_hex(8), cluster_id=credentials.identity.cluster if credentials else ""
     )
-    if credentials is not None and credentials.identity.cluster != meta.cluster_id:
-        raise NotAMemberError(
-            f"{directory} belongs to cluster {credentials.identity.cluster}, and this etcd to {meta.cluster_id}:"
-            " point --etcd at its own, or empty the directory and join this one"
-        )
+    _check_cluster(directory, credentials, meta.cluster_id)
     store = SealedStore(etcd, key)
     if next_key is not None:
         store.replace_cluster_key(next_key)
@@ -276,6 +271,22 @@ async def begin(
             next=f"run `bay init` on this host: it logs in with the token in {path}",
         )  # fmt: skip
     return access
+
+
+def _check_name(directory: Path, credentials: Credentials | None, manager_id: str) -> None:
+    if credentials is not None and credentials.identity.name != manager_id:
+        raise NotAMemberError(
+            f"{directory} belongs to manager {credentials.identity.name}, and --id says {manager_id}:"
+            " give each manager a --data-dir of its own"
+        )
+
+
+def _check_cluster(directory: Path, credentials: Credentials | None, cluster: str) -> None:
+    if credentials is not None and credentials.identity.cluster != cluster:
+        raise NotAMemberError(
+            f"{directory} belongs to cluster {credentials.identity.cluster}, and this etcd to {cluster}:"
+            " point --etcd at its own, or empty the directory and join this one"
+        )
 
 
 async def _cluster_key(settings: AccessSettings) -> tuple[ClusterKey | None, ClusterKey | None]:
@@ -332,19 +343,23 @@ def _kept(directory: Path, issued: Issued, key: certificates.Key) -> Credentials
     return credentials
 
 
-async def _join(settings: AccessSettings, manager_id: str) -> Joined:
+async def _join(
+    settings: AccessSettings, manager_id: str, joining: Callable[..., Awaitable[Joined]]
+) -> Joined:
     """By the token, as soon as there is one and the other manager answers. Raises NotAMemberError."""
     while True:
         text = settings.join_token
         if not text and settings.join_token_file is not None and settings.join_token_file.exists():
-            text = settings.join_token_file.read_text().strip()
+            text = settings.join_token_file.read_text(errors="replace").strip()
         if not text and settings.join_token_file is None:
             raise NotAMemberError(
                 "joining needs --join-token-file or --join-token: `bay join-token create --role manager`"
             )
         try:
             if text:
-                return await join([settings.join], parse_token(text), name=manager_id)
+                joined = await joining([settings.join], parse_token(text), name=manager_id)
+                _check_kind(joined)
+                return joined
             log.info("join.waiting", file=str(settings.join_token_file))
         except TokenError as error:
             raise NotAMemberError(str(error)) from error
@@ -353,3 +368,12 @@ async def _join(settings: AccessSettings, manager_id: str) -> Joined:
                 raise NotAMemberError(f"{settings.join}: {error}") from error
             log.warning("join.failed", manager=join_address(settings.join), error=str(error))
         await asyncio.sleep(JOIN_RETRY_S)
+
+
+def _check_kind(joined: Joined) -> None:
+    kind = joined.credentials.identity.kind
+    if kind is not Kind.MANAGER:
+        raise NotAMemberError(
+            f"the join token is for a {kind}, not for a manager: make another one with"
+            " `bay join-token create --role manager`"
+        )

@@ -1,10 +1,10 @@
 """How many connections one address may hold at the two ports: beyond that the newest are cut.
 
 gRPC limits what goes on within a connection and has no hook at which to count them, so this looks
-at the sockets of the process itself, once a second. Each costs a file descriptor and, with TLS,
-about 100 KiB: a host that opens thousands would keep everybody else out.
+at the sockets of the process itself, once a second. Each costs a file descriptor, and 20 KiB from its
+first byte on (measured): a host that opens thousands would keep everybody else out.
 
-A known socket costs one readlink (2 µs); 2,000 agents 4 ms of a thread, each second.
+A look takes 8 µs a socket, in a thread: 0.1 ms with a few, 16 ms with 2,000 agents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import socket
 from collections import defaultdict
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 
 import structlog
 
@@ -27,7 +26,7 @@ MAIN_PER_ADDRESS_MAX = 256
 JOIN_PER_ADDRESS_MAX = 32
 LOOK_EVERY_S = 1.0
 
-_DESCRIPTORS = Path("/proc/self/fd")
+_DESCRIPTORS = "/proc/self/fd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

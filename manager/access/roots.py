@@ -8,7 +8,7 @@ nobody has to be told beforehand. The old one is trusted until nobody holds a go
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from cryptography import x509
@@ -121,8 +121,11 @@ class Roots:
             old = _signing_root(record)
             new = certificates.new_root(self._cluster, now_s=self._wall_s())
             cross = certificates.cross_signed(new, old, now_s=self._wall_s())
+            # Which of two CAs is the later one is told by this, whatever the clocks of managers say.
+            since_ms = max(self._now_ms(), record.roots[0].since_ms + 1)
             following = records.CaRecord(
-                roots=(self._root_record(new), record.roots[0]), cross_pem=certificates.to_pem(cross).decode()
+                roots=(replace(self._root_record(new), since_ms=since_ms), record.roots[0]),
+                cross_pem=certificates.to_pem(cross).decode(),
             )
             return await self._swap_ca(following, version)
 

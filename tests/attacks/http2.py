@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import struct
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -125,9 +126,11 @@ def _context(world: World, member: Member | None) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     if member is not None:
-        path = world.directory / f"shown-{member.identity.kind}-{member.identity.name}.pem"
-        path.write_bytes(member.credentials.key_pem + member.credentials.certificates_pem)
-        context.load_cert_chain(path)
+        # Python's ssl takes files alone.
+        with tempfile.NamedTemporaryFile(dir=world.directory) as file:
+            file.write(member.credentials.key_pem + member.credentials.certificates_pem)
+            file.flush()
+            context.load_cert_chain(file.name)
     return context
 
 

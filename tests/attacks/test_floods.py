@@ -10,7 +10,7 @@ import random
 import socket
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cache
 
 import grpc
@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.etcd, pytest.mark.asyncio(loop_scope="package")]
 
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 MIB = 1 << 20
-# What an attack may cost while it runs: TLS holds about 100 KiB for each of a few hundred connections.
+# What an attack may cost while it runs; what it offers is a multiple of it.
 MEMORY_MAX_BYTES = 128 * MIB
 # Each call of somebody who does not attack ends within this, on a machine of two cores that attacks itself.
 ANSWERED_WITHIN_S = 2.0
@@ -170,14 +170,18 @@ class TestSizes:
                 assert denied.code is not grpc.StatusCode.DEADLINE_EXCEEDED
 
     @PORTS
-    async def test_headers_without_end_are_cut_off(
+    async def test_others_are_answered_while_headers_do_not_end(
         self, world: World, target: ManagerProcess, offset: int
     ) -> None:
-        """CONTINUATION after CONTINUATION (CVE-2024-27316 and its like): 256 MiB are offered."""
+        """CONTINUATION after CONTINUATION (CVE-2024-27316 and its like), for two seconds.
+
+        gRPC neither keeps them nor cuts the connection. What it reads ahead is not bounded tightly: 140 MiB were
+        seen in two seconds, 400 MiB in fifteen, of 3.4 GiB that were sent. So the bound here is a coarse one.
+        """
         member = None if offset else world.members["viewer"]
         block = b"".join(http2.header(f"x-{n}", "y" * 100) for n in range(140))
         async with (
-            bounded(world, target),
+            bounded(world, target, memory_bytes=256 * MIB),
             http2.connection(world, f"127.0.0.1:{target.port + offset}", free_host(), member) as attacker,
         ):
             attacker.send(
@@ -185,7 +189,7 @@ class TestSizes:
             )
             with contextlib.suppress(OSError):
                 async with asyncio.timeout(2):
-                    for _ in range(256 * MIB // len(block)):
+                    while True:
                         attacker.send(http2.frame(http2.CONTINUATION, 0, 1, block))
                         await attacker.drain()
 
@@ -207,8 +211,9 @@ class TestSizes:
                 attacker.send(http2.frame(http2.HEADERS, http2.END_HEADERS, stream, headers))
                 attacker.send(*http2.in_frames(http2.message(bomb, compressed=True), stream))
                 attacker.send(http2.frame(http2.DATA, http2.END_STREAM, stream))
-            await attacker.read(for_s=1.5)
-            assert attacker.ended == set(streams)
+            async with asyncio.timeout(10):
+                while attacker.ended != set(streams):
+                    assert await attacker.read(for_s=0.1)
 
     async def test_a_bomb_is_refused_in_words(self, world: World, target: ManagerProcess) -> None:
         request = control.ApplyRequest(documents=["\0" * (100 * MIB)])
@@ -400,6 +405,22 @@ class TestFloods:
 
         assert len([each for each in found if not isinstance(each, Denial)]) == CALLS_PER_STRANGER_MAX
         assert {each.code for each in found if isinstance(each, Denial)} == {RESOURCE_EXHAUSTED}
+
+    async def test_of_handshakes_that_are_given_up(self, world: World, target: ManagerProcess) -> None:
+        """Hundreds at once, from many addresses: they ended the whole process (bayplan/transport/grpc.py says why)."""
+        hello = bytes.fromhex("16030100c8010000c40303")
+        async with bounded(world, target):
+            for _ in range(3):
+                with ExitStack() as stack:
+                    for _ in range(300):
+                        source = (free_host(), 0)
+                        port = target.port + random.Random(source[0]).randrange(2)
+                        given_up = stack.enter_context(
+                            socket.create_connection(("127.0.0.1", port), source_address=source)
+                        )
+                        given_up.send(hello)
+                    await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
 
     async def test_of_connections(self, world: World, target: ManagerProcess) -> None:
         """The newest beyond the limit of an address are cut within seconds."""

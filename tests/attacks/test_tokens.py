@@ -203,7 +203,6 @@ class FalseManager:
     certificates_pem: bytes
     key_pem: bytes
     heard: bytearray = field(default_factory=bytearray)
-    handshakes: int = 0
 
     @asynccontextmanager
     async def serving(self, directory: object) -> AsyncIterator[str]:
@@ -219,7 +218,6 @@ class FalseManager:
             yield f"127.0.0.1:{port}"
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.handshakes += 1
         # The settings of HTTP/2, so that a client goes on to ask.
         writer.write(bytes.fromhex("000000040000000000"))
         while data := await reader.read(65536):
@@ -245,7 +243,6 @@ class TestAFalseManager:
                 await join([address], token, name="n50")
 
         assert raised.value.is_final
-        assert false.handshakes
         assert not false.heard
 
     async def test_that_shows_the_true_root_beside_its_own_certificate_is_told_nothing(

@@ -118,6 +118,7 @@ class Node:
 
     def renew_certificate(self) -> None:
         """As if the agent had got a new one: it connects anew with that."""
+        assert self._transport is not None
         self._transport.renew_identity()
 
     async def kill_agent(self) -> None:

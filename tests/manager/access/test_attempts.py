@@ -71,9 +71,7 @@ class TestAttempts:
             ("", "10.0.0.7"),
         ],
     )
-    def test_what_is_no_64_of_one_host_is_told_apart(
-        self, attempts: Attempts, one: str, other: str
-    ) -> None:
+    def test_what_is_no_64_of_one_host_is_told_apart(self, attempts: Attempts, one: str, other: str) -> None:
         fail(attempts, one)
 
         assert attempts.wait_s(one) > 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,27 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def change(path: Path, by: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(by(path.read_bytes()))
+
+
+def put_in_the_way(path: Path) -> None:
+    """It cannot be written."""
+    path.mkdir()
+
+
+def clear_the_way(path: Path) -> None:
+    path.rmdir()
+
+
 async def found(
     audit: Audit, *, since_ms: int = 0, limit: int = 100, denied: bool = False, who: str = ""
 ) -> list[Entry]:
@@ -72,8 +93,8 @@ class TestWriting:
         first, second = lines(path)
         assert (first["who"], first["method"], first["count"]) == (ANNA, "bayplan.v1.Control/Scale", 1)
         assert second["target"] == 'a"\n\x1b[2J'
-        assert path.read_bytes().isascii()
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert content(path).isascii()
+        assert mode(path) == 0o600
 
     async def test_a_crash_loses_little(self, audit: Audit, path: Path) -> None:
         async with written(audit):
@@ -94,12 +115,12 @@ class TestWriting:
         """Over restarts too."""
         async with written(audit):
             audit.add(ENTRY)
-        before = path.read_bytes()
+        before = content(path)
         again = Audit(path, wall_s=clock)
         async with written(again):
             again.add(REFUSAL)
 
-        assert path.read_bytes().startswith(before)
+        assert content(path).startswith(before)
         assert len(lines(path)) == 2
 
     async def test_long_words_are_cut(self, audit: Audit, path: Path) -> None:
@@ -107,7 +128,7 @@ class TestWriting:
         async with written(audit):
             audit.add(replace(ENTRY, target="t" * 10_000, why="w" * 10_000))
 
-        assert path.stat().st_size < 1000
+        assert len(content(path)) < 1000
 
     async def test_what_waits_for_a_slow_disk_has_a_limit(
         self, audit: Audit, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,15 +143,13 @@ class TestWriting:
         assert [(entry["event"], entry["count"]) for entry in logs] == [("audit.lines_lost", 15)]
         assert len(lines(path)) == 10
 
-    async def test_a_disk_that_does_not_bear_writing_stops_nothing(
-        self, audit: Audit, path: Path
-    ) -> None:
-        path.mkdir()
+    async def test_a_disk_that_does_not_bear_writing_stops_nothing(self, audit: Audit, path: Path) -> None:
+        put_in_the_way(path)
         with structlog.testing.capture_logs() as logs:
             async with written(audit):
                 audit.add(ENTRY)
                 await asyncio.sleep(1)
-                path.rmdir()
+                clear_the_way(path)
                 audit.add(replace(ENTRY, target="after"))
                 await asyncio.sleep(1)
 
@@ -142,9 +161,7 @@ class TestWriting:
 
 
 class TestTheSameRefusal:
-    async def test_is_written_at_once_and_then_counted(
-        self, audit: Audit, path: Path, clock: Clock
-    ) -> None:
+    async def test_is_written_at_once_and_then_counted(self, audit: Audit, path: Path, clock: Clock) -> None:
         """Nobody can push the past out of the files by knocking."""
         async with written(audit):
             for _ in range(1000):
@@ -255,11 +272,20 @@ class TestReading:
 
     @pytest.mark.parametrize(
         "damage",
-        [b"", b"{", b"junk", b"\xff\xfe\x00", b"[]", b"1", b"null", b"{}", b'{"at_ms": 1}', b'"' + b"x" * 9999],
+        [
+            b"",
+            b"{",
+            b"junk",
+            b"\xff\xfe\x00",
+            b"[]",
+            b"1",
+            b"null",
+            b"{}",
+            b'{"at_ms": 1}',
+            b'"' + b"x" * 9999,
+        ],
     )
-    async def test_a_damaged_line_harms_only_itself(
-        self, audit: Audit, path: Path, damage: bytes
-    ) -> None:
+    async def test_a_damaged_line_harms_only_itself(self, audit: Audit, path: Path, damage: bytes) -> None:
         audit.add(ENTRY)
         await found(audit)
         with path.open("ab") as file:
@@ -276,7 +302,7 @@ class TestReading:
         audit.add(ENTRY)
         audit.add(ENTRY)
         await found(audit)
-        path.write_bytes(path.read_bytes()[:-20])
+        change(path, lambda before: before[:-20])
         again = Audit(path, wall_s=clock)
         again.add(REFUSAL)
 
@@ -285,7 +311,7 @@ class TestReading:
     async def test_what_a_later_version_adds_is_passed_over(self, audit: Audit, path: Path) -> None:
         audit.add(ENTRY)
         await found(audit)
-        path.write_bytes(path.read_bytes().replace(b"{", b'{"new":1,'))
+        change(path, lambda before: before.replace(b"{", b'{"new":1,'))
 
         assert await found(audit) == [ENTRY]
 

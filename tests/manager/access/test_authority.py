@@ -100,9 +100,7 @@ class TestJoiningByToken:
         assert again.leaf.generation == 3, "it has joined anew, by a use of the token"
         assert await desk.uses_left(token) == 0
 
-    async def test_a_reply_of_the_store_that_is_lost_costs_no_use(
-        self, desk: Desk, server: FakeEtcd
-    ) -> None:
+    async def test_a_reply_of_the_store_that_is_lost_costs_no_use(self, desk: Desk, server: FakeEtcd) -> None:
         token = await desk.token(uses=2)
         server.drop_next_reply("m1")
         node = await desk.join(token)
@@ -128,9 +126,7 @@ class TestJoiningByToken:
     async def test_of_two_at_once_one_has_the_name(self, desk: Desk, server: FakeEtcd, clock: Clock) -> None:
         other = await a_desk(server, clock, "m2")
         tokens = await desk.token(), await desk.token()
-        outcomes = await asyncio.gather(
-            desk.join(tokens[0]), other.join(tokens[1]), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(desk.join(tokens[0]), other.join(tokens[1]), return_exceptions=True)
 
         assert sorted(type(each).__name__ for each in outcomes) == ["Member", "RefusedError"]
         assert sorted([await desk.uses_left(each) for each in tokens]) == [0, 1]

@@ -194,7 +194,6 @@ class TestRestart:
         assert again.current()[1] == key_id, "what a manager that joins now is given"
         assert hosts[1].files() == {FILE}
 
-
     async def test_after_it_is_and_before_the_rotation_after_that(self, hosts: list[Host]) -> None:
         """The file of the next key is written a second time: the one in it must be elsewhere by then."""
         first, second = [await host.start(KEY) for host in hosts]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -66,10 +66,10 @@ class TestProto:
         service = file.service.add(name="Forgetful")
         service.method.add(name="Reboot", input_type=".test.Nothing", output_type=".test.Nothing")
         pool = descriptor_pool.DescriptorPool()
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
 
         with pytest.raises(UndeclaredMethodError) as caught:
-            callers_of([pool.FindServiceByName("test.Forgetful")])  # type: ignore[no-untyped-call]
+            callers_of([pool.FindServiceByName("test.Forgetful")])
 
         assert str(caught.value) == (
             "test.Forgetful/Reboot does not say who may call it: give it the option `callers` in proto/"
@@ -120,7 +120,7 @@ class TestTarget:
         assert [target_of(each) for each in (join, key, login)] == ["n1", "k1", "r"]
 
     async def test_of_a_stream_is_not_known_before_it_is_read(self) -> None:
-        async def requests() -> AsyncIterator[control_pb2.ExecInput]:
+        async def requests() -> AsyncGenerator[control_pb2.ExecInput, None]:
             yield control_pb2.ExecInput()
 
         stream = requests()

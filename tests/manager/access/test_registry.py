@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 import structlog
@@ -243,4 +242,4 @@ class TestDamage:
         server.put(keys.pki_identity("node", "n1"), content)
         await registry.load()
 
-        assert registry.identities[("node", "n1")] == replace(an_identity("n1"))
+        assert registry.identities[("node", "n1")] == an_identity("n1")

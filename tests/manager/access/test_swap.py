@@ -83,9 +83,7 @@ class TestSwapAll:
         assert await swapping is not None
         assert values(server) == {ONE: b"1"}
 
-    async def test_no_answer_twice_is_the_callers_to_decide(
-        self, store: FakeStore, server: FakeEtcd
-    ) -> None:
+    async def test_no_answer_twice_is_the_callers_to_decide(self, store: FakeStore, server: FakeEtcd) -> None:
         server.cut("m1")
         with pytest.raises(UnknownOutcomeError):
             await swap(store, ONE, b"1", version=0)

@@ -42,9 +42,7 @@ class TestCreate:
         assert token.secret.encode() not in found.value
         assert token.secret not in repr(records.decode_token(found.value))
 
-    @pytest.mark.parametrize(
-        ("ttl_ms", "uses"), [(-1, 0), (TTL_MAX_MS + 1, 0), (0, -1), (0, USES_MAX + 1)]
-    )
+    @pytest.mark.parametrize(("ttl_ms", "uses"), [(-1, 0), (TTL_MAX_MS + 1, 0), (0, -1), (0, USES_MAX + 1)])
     async def test_there_are_limits(self, desk: Desk, ttl_ms: int, uses: int) -> None:
         with pytest.raises(RefusedError, match="a token lives at most 30 days, and serves at most 1000"):
             await desk.token(ttl_ms=ttl_ms, uses=uses)

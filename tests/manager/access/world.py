@@ -15,6 +15,7 @@ from manager.access.registry import Registry
 from manager.access.roots import Issued, Roots
 from manager.access.tokens import Tokens
 from manager.store import keys
+from manager.store.port import Put
 from manager.store.sealed import SealedStore
 from manager.store.sealing import ClusterKey
 from tests.fakes.store import FakeEtcd, FakeStore
@@ -61,7 +62,9 @@ def public(key: certificates.Key | None = None) -> ec.EllipticCurvePublicKey:
     return (key or certificates.new_key()).public_key()
 
 
-def an_identity(name: str = "n1", *, kind: str = "node", generation: int = 1, **more: object) -> records.IdentityRecord:
+def an_identity(
+    name: str = "n1", *, kind: str = "node", generation: int = 1, **more: object
+) -> records.IdentityRecord:
     """As it is kept."""
     facts = {"created_ms": 1, **more}
     return records.IdentityRecord(kind=kind, name=name, generation=generation, **facts)  # type: ignore[arg-type]
@@ -89,9 +92,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.store = SealedStore(FakeStore(self.server, self.name), self.key)
         self.registry = Registry(self.store)
-        self.roots = Roots(
-            self.store, self.registry, cluster=CLUSTER, life_s=self.life_s, wall_s=self.clock
-        )
+        self.roots = Roots(self.store, self.registry, cluster=CLUSTER, life_s=self.life_s, wall_s=self.clock)
         self.tokens = Tokens(self.store, wall_s=self.clock)
         self.authority = Authority(self.store, self.registry, self.roots, self.tokens, wall_s=self.clock)
 
@@ -101,9 +102,7 @@ class Desk:
         self, kind: Kind = Kind.NODE, *, name: str = "", ttl_ms: int = 0, uses: int = 0
     ) -> JoinToken:
         digest = self.roots.signing_digest
-        token, _ = await self.tokens.create(
-            kind, digest, name=name, ttl_ms=ttl_ms, uses=uses, made_by="anna"
-        )
+        token, _ = await self.tokens.create(kind, digest, name=name, ttl_ms=ttl_ms, uses=uses, made_by="anna")
         return token
 
     async def join(
@@ -153,8 +152,6 @@ class Desk:
 
     async def put(self, record: records.IdentityRecord) -> None:
         """Behind everybody's back."""
-        from manager.store.port import Put
-
         key = keys.pki_identity(record.kind, record.name)
         await self.store.txn((), (Put(key=key, value=records.encode(record)),))
 
