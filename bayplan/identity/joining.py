@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import grpc.aio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL
 
 from bayplan.identity import certificates
 from bayplan.identity.credentials import Credentials
@@ -161,9 +160,8 @@ def _joined(reply: access.JoinReply, key: certificates.Key) -> Joined:
 async def _pinned_root(address: str, root_digest: str) -> x509.Certificate:
     try:
         shown = await asyncio.to_thread(_shown_certificates, join_address(address))
-    except (OSError, SSL.Error) as error:
-        words = error.strerror if isinstance(error, OSError) else "what answered there speaks no TLS"
-        raise JoinError(words or str(error) or "no answer", is_final=False) from error
+    except OSError as error:
+        raise JoinError(error.strerror or str(error) or "no answer", is_final=False) from error
     except ValueError as error:
         raise JoinError(f"{address!r} is not host:port", is_final=True) from error
     for certificate in shown:
@@ -177,7 +175,9 @@ async def _pinned_root(address: str, root_digest: str) -> x509.Certificate:
 
 
 def _shown_certificates(address: str) -> list[x509.Certificate]:
-    """What a TLS server shows, before it is trusted. Blocks. Raises OSError, SSL.Error, ValueError."""
+    """What a TLS server shows, before it is trusted. Blocks. Raises OSError, ValueError."""
+    from OpenSSL import SSL  # Needed once in a host's life, and two MiB.
+
     host, _, port = address.rpartition(":")
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     # Compared with the token's digest next; nothing is sent before.
@@ -191,7 +191,10 @@ def _shown_certificates(address: str) -> list[x509.Certificate]:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
         connection = SSL.Connection(context, plain)
         connection.set_connect_state()
-        connection.do_handshake()
+        try:
+            connection.do_handshake()
+        except SSL.Error as error:
+            raise ConnectionError("what answered there speaks no TLS") from error
         return list(connection.get_peer_cert_chain(as_cryptography=True) or ())
 
 

@@ -186,8 +186,9 @@ class Authority:
             generation = 1
             if before is not None:
                 # Whoever was revoked, or whose access had ended, starts anew: old certificates stay void.
-                is_void = void_reason(before, before.generation, now_ms=self._now_ms())
-                generation = before.generation + bool(is_void)
+                is_void = bool(void_reason(before, before.generation, now_ms=self._now_ms()))
+                # Less is written down like a revocation, so that no backup of the store brings more back.
+                generation = before.generation + (is_void or role < before.role)
             record = records.IdentityRecord(
                 kind=Kind.USER.value,
                 name=name,

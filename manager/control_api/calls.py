@@ -87,7 +87,8 @@ class Calls:
         self._transport = transport
         # By manager that has ever led: there are a handful. The newest last; the one before may still have
         # streams, from when this manager showed its last certificate.
-        self._channels: dict[str, list[tuple[int, grpc.aio.Channel]]] = {}
+        # Streams go apart: however many are open, a call gets through.
+        self._channels: dict[tuple[str, bool], list[tuple[int, grpc.aio.Channel]]] = {}
 
     async def aclose(self) -> None:
         """Close the channels to other managers."""
@@ -106,7 +107,7 @@ class Calls:
         """A unary call that only the leader can answer."""
         try:
             while True:
-                leadership, stub = await self._reach(context)
+                leadership, stub = await self._reach(context, for_stream=False)
                 if leadership is not None:
                     return await answer(leadership)
                 try:
@@ -131,7 +132,7 @@ class Calls:
     ) -> AsyncGenerator[Any, None]:
         """A stream that only the leader can give; ends with UNAVAILABLE when the leader changes."""
         try:
-            leadership, stub = await self._reach(context)
+            leadership, stub = await self._reach(context, for_stream=True)
             if leadership is not None:
                 async with aclosing(answer(leadership)) as messages:
                     async for message in messages:
@@ -151,7 +152,7 @@ class Calls:
             await abort(context, error)
 
     async def _reach(
-        self, context: Context
+        self, context: Context, *, for_stream: bool
     ) -> tuple[Leadership, None] | tuple[None, control_pb2_grpc.ControlAsyncStub]:
         """The leadership of this manager, or a stub of the leader. Raises NoLeaderError."""
         loop = asyncio.get_running_loop()
@@ -163,7 +164,7 @@ class Calls:
                 return leadership, None
             address = self._cluster.leader_address
             if address and leadership is None and not is_forwarded:
-                return None, await self._stub(address)
+                return None, await self._stub(address, for_stream=for_stream)
             if loop.time() >= until_s:
                 raise NoLeaderError(
                     f"no leader: {self._cluster.manager_id} knows of no manager that leads now."
@@ -171,8 +172,8 @@ class Calls:
                 )
             await asyncio.sleep(_POLL_S)
 
-    async def _stub(self, address: str) -> control_pb2_grpc.ControlAsyncStub:
-        kept = self._channels.setdefault(address, [])
+    async def _stub(self, address: str, *, for_stream: bool) -> control_pb2_grpc.ControlAsyncStub:
+        kept = self._channels.setdefault((address, for_stream), [])
         version = self._transport.identity_version
         if not kept or kept[-1][0] != version:
             kept.append((version, self._transport.channel(address)))

@@ -139,7 +139,8 @@ class AgentLinkServicer(agent_link_pb2_grpc.AgentLinkServicer):
         channel = self._transport.channel(address)
         try:
             stub = agent_link_pb2_grpc.AgentLinkStub(channel)
-            async for frame in stub.Attach(_after(first, request_iterator), metadata=on_behalf()):
+            # Whole: the leader, too, learns from the first frame which stream it is.
+            async for frame in stub.Attach(_whole(first, request_iterator), metadata=on_behalf()):
                 yield frame
         finally:
             await channel.close()
@@ -159,9 +160,18 @@ async def _hello(incoming: AsyncIterator[wire.AgentMessage]) -> wire.Hello | Non
     return first.hello if first is not None and first.HasField("hello") else None
 
 
+async def _whole(
+    first: wire.StreamFrame, rest: AsyncIterator[wire.StreamFrame]
+) -> AsyncIterator[wire.StreamFrame]:
+    yield first
+    async for frame in rest:
+        yield frame
+
+
 async def _after(
     first: wire.StreamFrame, rest: AsyncIterator[wire.StreamFrame]
 ) -> AsyncIterator[wire.StreamFrame]:
+    """Without a first frame that only names the stream."""
     if first.WhichOneof("kind") is not None:
         yield first
     async for frame in rest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.runtime.port import Output
 from agent.runtime.simulated_images import Program
 from bayplan.client.errors import UnavailableError
 from manager.store import keys
@@ -378,6 +379,22 @@ class TestMajorityOfTheControlPlane:
         await cluster.client.scale("Deployment", "web", 20)
         await cluster.until_running("web", 20, within_s=10)
         assert cluster.running("web")["n2"] == 4
+
+    async def test_logs_of_an_agent_that_is_relayed_come_by_the_same_way(self, cluster: Cluster) -> None:
+        """The leader asks for the stream; the agent opens it at the manager that relays."""
+        said = b"listening\n"
+        cluster.registry.push("docker.io/library/talks:1", Program(output=(Output(data=said),)))
+        await cluster.client.apply([deployment(replicas=5, image="talks:1")])
+        await cluster.until_running("web", 5, within_s=10)
+        cluster.network.cut("n2", leader_of(cluster).name)
+        await asyncio.sleep(15)
+        (pod, *_) = [each for each in await cluster.client.pods() if each.node == "n2"]
+        (node,) = await cluster.client.nodes("n2")
+        assert node.via
+
+        output = [each.data async for each in cluster.client.logs(pod.name)]
+
+        assert output == [said]
 
 
 class TestOneManager:

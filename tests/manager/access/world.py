@@ -11,6 +11,7 @@ from bayplan.identity.names import Identity, Kind
 from bayplan.identity.tokens import JoinToken
 from manager.access import records
 from manager.access.authority import Authority
+from manager.access.gate import void_reason
 from manager.access.registry import Registry
 from manager.access.roots import Issued, Roots
 from manager.access.tokens import Tokens
@@ -146,6 +147,12 @@ class Desk:
         found = await self.store.get(keys.pki_identity(kind, name))
         assert found is not None
         return records.decode_identity(found.value)
+
+    def is_void(self, member: Member) -> bool:
+        """Whether the gate of this manager would refuse it."""
+        leaf = member.leaf
+        record = self.registry.identities[(leaf.identity.kind.value, leaf.identity.name)]
+        return bool(void_reason(record, leaf.generation, now_ms=self.clock.now_ms))
 
     async def uses_left(self, token: JoinToken) -> int:
         return next(each.uses_left for each in await self.tokens.all() if each.id == token.id)
