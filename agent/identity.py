@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent.settings import AgentSettings
+from bayplan.identity.certificates import new_key
 from bayplan.identity.credentials import Credentials, OwnIdentity, load_credentials, save_credentials
 from bayplan.identity.joining import Joined, JoinError, join, rejoin, renew
 from bayplan.identity.names import Kind
@@ -42,7 +44,7 @@ class NoTokenError(Exception):
     """A host that is no node yet, and was given nothing to become one with; the text says what it needs."""
 
 
-async def own_identity(settings: AgentSettings, *, joining: Asks = join) -> OwnIdentity:
+async def own_identity(settings: AgentSettings, *, joining: Asks | None = None) -> OwnIdentity:
     """The one on disk, else one by the join token, however long that takes.
 
     Raises: NoTokenError, CredentialsError, OSError.
@@ -55,7 +57,7 @@ async def own_identity(settings: AgentSettings, *, joining: Asks = join) -> OwnI
             " host join under another name, empty the data directory and give it a new join token"
         )
     if known is None:
-        known = await _join(settings, directory, joining)
+        known = await _join(settings, directory, joining or partial(join, key=new_key()))
     return OwnIdentity(known)
 
 

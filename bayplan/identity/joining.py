@@ -54,9 +54,15 @@ class Joined:
     cluster_key: bytes = field(default=b"", repr=False)  # For managers alone.
 
 
-async def join(managers: Sequence[str], token: JoinToken, *, name: str) -> Joined:
-    """A first certificate. `name`: of the node or manager; a user's is in the token. Raises JoinError."""
-    key = certificates.new_key()
+async def join(
+    managers: Sequence[str], token: JoinToken, *, name: str, key: certificates.Key | None = None
+) -> Joined:
+    """A first certificate. `name`: of the node or manager; a user's is in the token. Raises JoinError.
+
+    Who tries again gives the same `key`: if the answer was lost, the same certificate is given again,
+    and the token is not used a second time.
+    """
+    key = key or certificates.new_key()
 
     async def ask(address: str) -> Joined:
         root = await _pinned_root(address, token.root_digest)

@@ -12,6 +12,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -207,7 +208,7 @@ async def begin(
     etcd: Store,
     wall_s: Callable[[], float],
     chance: random.Random,
-    joining: Callable[..., Awaitable[Joined]] = join,
+    joining: Callable[..., Awaitable[Joined]] | None = None,
 ) -> Access:
     """Found the cluster, join it (by showing a token to another manager: `joining`), or be who this manager was before.
 
@@ -220,7 +221,7 @@ async def begin(
     key, next_key = await _cluster_key(settings)
     _check_name(directory, credentials, manager_id)
     if credentials is None and settings.join:
-        joined = await _join(settings, manager_id, joining)
+        joined = await _join(settings, manager_id, joining or partial(join, key=certificates.new_key()))
         if not settings.cluster_key_command:
             # Whatever lay there before, such as that of a founding that another manager was faster with.
             key = ClusterKey.from_text(joined.cluster_key.decode())
