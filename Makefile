@@ -20,8 +20,8 @@ demo: images  ## a whole cluster here: the example runs, a node and the leader a
 demo-down:  ## end the demo's cluster and remove all it had
 	@$(PYTHON) -m deploy.demo down
 
-test: images  ## every test, on the cluster of docker-compose.yml too
-	$(BIN)/pytest
+test: images  ## every test, on the cluster of docker-compose.yml and on bare hosts too
+	@$(BIN)/python -m deploy.all_tests
 
 unit: setup  ## tests without the cluster
 	$(BIN)/pytest --ignore=tests/e2e
