@@ -52,8 +52,6 @@ BUG_RETRY_S = 5.0
 LOG_TAIL_LINES = 20
 LOG_TAIL_TIMEOUT_S = 2.0
 HOSTNAME_MAX = 63
-KILLED = 128 + 9  # SIGKILL: by a person, or by the kernel for want of memory.
-OOM_NEWS_S = 0.3
 _UNKNOWN_SPEC = PodSpec(containers=())
 
 
@@ -297,10 +295,6 @@ class PodRunner:
                 return
             self._end(steps.gone(self._memory, noticed_s=self._bench.wall_s()))
             return
-        if container.exit_code == KILLED and not container.oom_killed:
-            # That it was the kernel, for want of memory, the engine may learn after the end itself.
-            await asyncio.sleep(OOM_NEWS_S)
-            container = await self._bench.engine.look(container.id) or container
         is_error = container.exit_code != 0 or container.oom_killed
         tail, last_words = await self._log_tail(container) if is_error else ("", "")
         self._end(

@@ -34,7 +34,7 @@ BLOCK_TIMEOUT_S = 300
 # A container as a host: docker-compose.yml says why these.
 _AS_HOST = (
     "--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--security-opt=seccomp:unconfined",
-    "--security-opt=apparmor:unconfined", "--sysctl=net.ipv4.ip_forward=1",
+    "--security-opt=apparmor:unconfined", "--sysctl=net.ipv4.ip_forward=1", "--cgroupns=private",
     "--tmpfs=/run", "--tmpfs=/run/lock",
 )  # fmt: skip
 
@@ -95,7 +95,7 @@ class BareHosts:
         run([*docker(), "network", "create", *subnet, NETWORK])
         for name, address in self.addresses.items():
             words = ["--detach", f"--name={_container(name)}", f"--hostname={name}"]
-            words += [f"--network={NETWORK}", f"--ip={address}", *_AS_HOST, *_cgroups()]
+            words += [f"--network={NETWORK}", f"--ip={address}", *_AS_HOST]
             run([*docker(), "run", *words, IMAGE])
         for name in NAMES:
             self.bash(name, "until docker version >/dev/null 2>&1; do sleep 0.2; done")
@@ -193,13 +193,6 @@ class BareHosts:
 
 def _container(host: str) -> str:
     return f"{NETWORK}-{host}"
-
-
-def _cgroups() -> list[str]:
-    """As systemd in a container wants them: of its own where the kernel can, else the host's whole tree."""
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return ["--cgroupns=private"]
-    return ["--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup"]
 
 
 def _parts(script: str) -> Iterator[str]:
