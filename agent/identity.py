@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import structlog
 
 from agent.settings import AgentSettings
-from bayplan.identity.certificates import new_key
 from bayplan.identity.credentials import Credentials, OwnIdentity, load_credentials, save_credentials
-from bayplan.identity.joining import Joined, JoinError, join, rejoin, renew
+from bayplan.identity.joining import Joined, JoinError, join, joining_key, rejoin, renew
 from bayplan.identity.names import Kind
 from bayplan.identity.tokens import TokenError, parse_token
 from bayplan.transport.port import Transport
@@ -32,6 +30,8 @@ _RETRY_MIN_S = 1.0
 _RETRY_MAX_S = 30.0
 # Without a good certificate the node is of no use: a link that comes back is found out soon.
 _RETRY_EXPIRED_S = 2.0
+# Wall time leaps when a host was asleep or its clock is set; the loop's timers do not notice.
+_LOOK_EVERY_S = 60.0
 # When every agent is told to renew, they come spread over this long.
 SPREAD_S = 5.0
 
@@ -44,7 +44,7 @@ class NoTokenError(Exception):
     """A host that is no node yet, and was given nothing to become one with; the text says what it needs."""
 
 
-async def own_identity(settings: AgentSettings, *, joining: Asks | None = None) -> OwnIdentity:
+async def own_identity(settings: AgentSettings, *, joining: Asks = join) -> OwnIdentity:
     """The one on disk, else one by the join token, however long that takes.
 
     Raises: NoTokenError, CredentialsError, OSError.
@@ -57,7 +57,7 @@ async def own_identity(settings: AgentSettings, *, joining: Asks | None = None) 
             " host join under another name, empty the data directory and give it a new join token"
         )
     if known is None:
-        known = await _join(settings, directory, joining or partial(join, key=new_key()))
+        known = await _join(settings, directory, joining)
     return OwnIdentity(known)
 
 
@@ -70,11 +70,15 @@ async def _join(settings: AgentSettings, directory: Path, joining: Asks) -> Cred
     while True:
         wait_s = JOIN_RETRY_S
         try:
-            token = _token(settings)
-            if token:
-                joined = await joining(settings.managers, parse_token(token), name=settings.node)
+            text = _token(settings)
+            if text:
+                token = parse_token(text)
+                with joining_key(directory, token.id) as key:
+                    joined = await joining(settings.managers, token, name=settings.node, key=key)
+                    # What is for somebody else has no place on a node.
+                    if joined.credentials.identity.kind is Kind.NODE:
+                        save_credentials(directory, joined.credentials)
                 _check_kind(joined)
-                save_credentials(directory, joined.credentials)
                 log.info("node.joined", identity=str(joined.credentials.identity))
                 return joined.credentials
             log.info("join.waiting", file=str(settings.join_token_file))
@@ -133,6 +137,7 @@ class Renewal:
         self._renewing = renewing
         self._rejoining = rejoining
         self._asked = asyncio.Event()
+        self._is_saved = True
 
     def ask(self) -> None:
         """The managers want every agent to renew."""
@@ -145,13 +150,16 @@ class Renewal:
             await self._renew()
 
     async def _wait_until_due(self) -> None:
-        due_in_s = self._own.credentials.renew_at_s(self._chance) - self._wall_s()
-        try:
-            async with asyncio.timeout(max(due_in_s, 0.0)):
-                await self._asked.wait()
+        due_s = self._own.credentials.renew_at_s(self._chance)
+        while not self._asked.is_set() and (left_s := due_s - self._wall_s()) > 0:
+            try:
+                async with asyncio.timeout(min(left_s, _LOOK_EVERY_S)):
+                    await self._asked.wait()
+            except TimeoutError:
+                if not self._is_saved:
+                    self._save()
+        if self._asked.is_set():
             await asyncio.sleep(self._chance.uniform(0.0, SPREAD_S))
-        except TimeoutError:
-            pass
         self._asked.clear()
 
     async def _renew(self) -> None:
@@ -159,19 +167,28 @@ class Renewal:
         while True:
             try:
                 joined = await self._ask_managers()
-                save_credentials(self._directory, joined.credentials)
-            except (JoinError, OSError) as error:
+            except JoinError as error:
                 left_s = self._own.credentials.expires_s - self._wall_s()
                 log.warning("certificate.not_renewed", error=str(error), good_for_s=round(left_s))
                 # Who was refused asks seldom, who cannot be heard often once it matters.
-                is_refused = isinstance(error, JoinError) and error.is_final
-                most_s = REFUSED_RETRY_S if is_refused else max(left_s, _RETRY_EXPIRED_S)
+                most_s = REFUSED_RETRY_S if error.is_final else max(left_s, _RETRY_EXPIRED_S)
                 await asyncio.sleep(self._chance.uniform(0.5, 1.0) * min(pause_s, most_s))
                 pause_s = min(pause_s * 2, _RETRY_MAX_S)
             else:
                 self._own.replace(joined.credentials)
                 log.info("certificate.renewed", expires_s=round(joined.credentials.expires_s))
+                self._save()
                 return
+
+    def _save(self) -> None:
+        """A full disk costs nothing but the restart: then the one before, which is on it, must do."""
+        try:
+            save_credentials(self._directory, self._own.credentials)
+        except OSError as error:
+            log.warning("certificate.not_saved", error=str(error))
+            self._is_saved = False
+        else:
+            self._is_saved = True
 
     async def _ask_managers(self) -> Joined:
         # In another order each time: one that cannot be reached must not cost every agent its patience.

@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 MANAGER_PORT = 7400
 PORT_MAX = 65535
+# Exit code for what must be mended on this host first, as for wrong settings: the unit does not restart.
+MEND_FIRST = 2
 SETTINGS_FILE = Path("/etc/bayplan/agent.toml")
 
 SETTINGS = (
@@ -68,7 +70,7 @@ SETTINGS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Exits with 2 and words on wrong settings, 1 if a part failed."""
+    """Entry point. Exits with 2 and words on what an operator must put right, 1 if a part failed."""
     given = _given(sys.argv[1:] if arguments is None else arguments, os.environ)
     try:
         settings = _settings(given)
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if lock is None:
         # Two agents on one journal and one engine would undo each other's work.
         sys.exit(f"bayplan-agent: another agent already runs with {settings.data_dir}")
+    code = 0
     try:
         asyncio.run(
             _run(
@@ -93,11 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         )
     except* (NoTokenError, CredentialsError) as refused:
-        # What an operator must put right: words, no traceback.
-        sys.exit(f"bayplan-agent: {refused.exceptions[0]}")
+        sys.stderr.write(f"bayplan-agent: {refused.exceptions[0]}\n")
+        code = MEND_FIRST
     except* Exception as failed:
         log.exception("agent.failed", errors=[str(error) for error in failed.exceptions])
-        sys.exit(1)
+        code = code or 1
+    # Not in the handlers: if both run, two exits would come out as a group, with a traceback.
+    if code:
+        sys.exit(code)
 
 
 async def _run(settings: AgentSettings, *, docker_socket: str, boot_id: str, ring: LogRing) -> None:

@@ -85,7 +85,7 @@ class Demo:
 
     def _apply(self) -> None:
         self._step(f"Apply the Deployment and the Service of {self._example.name}, and wait until they run")
-        # The seed's documents say no more than `image: my-app:latest`: the cluster's default registry has it.
+        # The example's documents say no more than `image: my-app:latest`: the cluster's default registry has it.
         self._bay("apply", "-f", str(self._example), timeout_s=READY_TIMEOUT_S)
         pods = self._until(f"{REPLICAS} pods run on several nodes", self._settled_on_several_nodes)
         self._show("get", "pods", "-o", "wide")

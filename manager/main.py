@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_PORT = 7400
 ETCD_RETRY_S = 1.0
+# Exit code for what must be mended on this host first, as for wrong settings: the unit does not restart.
+MEND_FIRST = 2
 SETTINGS_FILE = Path("/etc/bayplan/manager.toml")
 
 SETTINGS = (
@@ -164,28 +166,37 @@ async def _access(arguments: _Arguments, etcd: EtcdStore, chance: random.Random)
 
 
 def main() -> None:
-    """Run until SIGTERM."""
+    """Run until SIGTERM. Exits with 2 and words on what must be mended on this host first."""
     arguments = _arguments(sys.argv[1:], os.environ)
     configure_log()
+    code = 0
     try:
         asyncio.run(_run(arguments))
     except* (
+        # Mended elsewhere, in etcd or where the cluster key comes from; then a restart helps.
         ClusterKeyError,
-        CredentialsError,
         DamagedRecordError,
         DuplicateManagerError,
-        FormatVersionError,
         KeyringError,
-        NotAMemberError,
         StoreVersionError,
-        WrongClusterKeyError,
         OSError,
     ) as group:
-        # What an operator must put right: words, no traceback.
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        sys.exit(f"bayplan-manager: {first}")
+        _say(group)
+        code = 1
+    except* (CredentialsError, FormatVersionError, NotAMemberError, WrongClusterKeyError) as group:
+        _say(group)
+        code = MEND_FIRST
+    # Not in the handlers: if both run, two exits would come out as a group, with a traceback.
+    if code:
+        sys.exit(code)
+
+
+def _say(group: BaseExceptionGroup[BaseException]) -> None:
+    """What an operator must put right: words, no traceback."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    sys.stderr.write(f"bayplan-manager: {first}\n")
 
 
 if __name__ == "__main__":

@@ -255,7 +255,12 @@ class Manager:
                 if self._access is not None and self._gate is not None:
                     ports = (listener.port, listener.join_port)
                     parts.create_task(
-                        self._access.run(lambda: self._leadership is not None, ports), name="access"
+                        self._access.run(
+                            lambda: self._leadership is not None,
+                            ports,
+                            lambda: self.other_managers().values(),
+                        ),
+                        name="access",
                     )
                     parts.create_task(self._gate.run(), name="gate")
         finally:

@@ -251,18 +251,28 @@ def _some(identities: Sequence[str]) -> str:
     return shown + (f" and {len(identities) - 10} more" if len(identities) > 10 else "")
 
 
-async def rotate_ca(client: Client, *, finish: bool, yes: bool) -> None:
+async def rotate_ca(client: Client, *, finish: bool, stolen: bool, yes: bool) -> None:
     """A new root, or the end of the old one."""
-    if finish:
+    if finish and stolen:
+        raise CommandError("write --finish or --stolen, not both", exit_code=2)
+    if stolen:
+        ask_first("Every user must log in, and every node join, again. Pods run on meanwhile.", yes=yes)
+    elif finish:
         waiting = (await client.ca()).waiting
         if waiting:
             ask_first(
                 f"The old root is still needed by {_some(waiting)}: they must join, or log in, again.",
                 yes=yes,
             )
-    ca = await client.rotate_ca(finish=finish)
+    ca = await client.rotate_ca(finish=finish, stolen=stolen)
     _print_ca(ca, output="")
-    if not finish:
+    if stolen:
+        note(
+            "note: nobody but managers has a good certificate now. On a manager's host run"
+            " `bayplan-manager --new-admin-token` and `bay init`; then `bay user create` for users, and for nodes"
+            " `bay join-token create --role node`"
+        )
+    elif not finish:
         note(
             "note: the new root signs from now on. The old one is trusted until every certificate was renewed"
             " (bay ca show), or until `bay ca rotate --finish`"

@@ -183,12 +183,16 @@ def rotate_ca(
     finish: Annotated[
         bool, typer.Option("--finish", help="Trust the old root no longer, whoever still needs it.")
     ] = False,
+    stolen: Annotated[
+        bool,
+        typer.Option("--stolen", help="Never trust the old root again: users log in, and nodes join, anew."),
+    ] = False,
     yes: _Yes = False,
 ) -> None:
     """Replace the root; certificates follow as they are renewed."""
     from bayplan.cli import access
 
-    run(ctx, lambda client: access.rotate_ca(client, finish=finish, yes=yes))
+    run(ctx, lambda client: access.rotate_ca(client, finish=finish, stolen=stolen, yes=yes))
 
 
 @admin_app.command("rotate-keys")

@@ -6,7 +6,9 @@ so that the CA's key leaves its host never. Certificates that are good are kept.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -148,9 +150,16 @@ def _keep(path: Path, content: bytes, order: Order, say: Callable[[str], None]) 
 
 def _write(path: Path, content: bytes, *, is_private: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    write_private(path, content)
-    if not is_private:
-        path.chmod(0o644)
+    new = path.with_name(f".{path.name}.new")
+    write_private(new, content)
+    if path.exists():
+        # A key that is renewed stays readable to etcd and the manager, which are not root.
+        before = path.stat()
+        os.chown(new, before.st_uid, before.st_gid)
+        new.chmod(stat.S_IMODE(before.st_mode))
+    elif not is_private:
+        new.chmod(0o644)
+    new.replace(path)
 
 
 def _read(path: Path) -> x509.Certificate:

@@ -231,6 +231,10 @@ def node_check(
         str, typer.Option("--docker-host", metavar="unix://PATH", help="The engine's socket.")
     ] = DEFAULT_SOCKET,
     data_dir: DataDir = "/var/lib/bayplan",
+    witness_port: Annotated[
+        int | None,
+        typer.Option("--witness-port", metavar="PORT", min=1, max=65535, help="The agent's, if not 7443."),
+    ] = None,
 ) -> None:
     """Say what this host lacks to be a node; ends with 1 if anything is.
 
@@ -241,13 +245,14 @@ def node_check(
         from bayplan.cli.node_check import WITNESS_PORT, Verdict, check_node
         from bayplan.cli.node_check_facts import gather
 
+        port = witness_port or WITNESS_PORT
         facts = gather(
             engine_socket=docker_host.removeprefix("unix://"),
             data_dir=data_dir,
-            witness_port=WITNESS_PORT,
+            witness_port=port,
             managers=[_with_port(address) for address in _named_managers(ctx)],
         )
-        checks = check_node(facts)
+        checks = check_node(facts, witness_port=port)
         for check in checks:
             say(check.line())
         lacking = sum(check.verdict is Verdict.LACKS for check in checks)
@@ -285,6 +290,8 @@ def _wanted(settings: dict[str, str | int | list[str] | None] | dict[str, str], 
     from bayplan.cli.install import Wanted
     from bayplan.identity.tokens import TokenError, parse_token
 
+    if token and settings.get("join-token-file"):
+        raise CommandError("give one of --join-token TOKEN and --join-token-file FILE", exit_code=2)
     is_piped = token == "-"  # noqa: S105 - what stands for standard input
     text = sys.stdin.readline().strip() if is_piped else token
     try:

@@ -28,6 +28,9 @@ MANAGER_DATA, AGENT_DATA, ETCD_DATA = "/var/lib/bayplan-manager", "/var/lib/bayp
 # The units hide these directories from what they run (ProtectHome).
 _HOMES = ("/home", "/root", "/run/user")
 
+# Settings that name a file the daemon reads.
+_FILES = ("join-token-file", "etcd-ca", "etcd-cert", "etcd-key")
+
 ETCD_CLIENT_PORT, ETCD_PEER_PORT = 2379, 2380
 
 
@@ -58,6 +61,7 @@ class Wanted:
 
 def plan_manager(wanted: Wanted, environment: Environment, host: Host) -> Plan:
     """Raises CommandError."""
+    _check_files(wanted)
     token_file = f"{ETC}/manager-join-token"
     before, text = _settings(f"{ETC}/manager.toml", "bayplan-manager", host)
     changes = {**_etcd_certificates(before, wanted, host), **wanted.settings}
@@ -81,6 +85,7 @@ def plan_manager(wanted: Wanted, environment: Environment, host: Host) -> Plan:
 
 def plan_agent(wanted: Wanted, environment: Environment, host: Host) -> Plan:
     """Raises CommandError."""
+    _check_files(wanted)
     token_file = f"{ETC}/agent-join-token"
     before, text = _settings(f"{ETC}/agent.toml", "bayplan-agent", host)
     changes = dict(wanted.settings)
@@ -104,6 +109,9 @@ def plan_etcd(
     name: str, address: str, members: Sequence[str], *, is_existing: bool, program: str, host: Host
 ) -> Plan:
     """`members`: NAME=ADDRESS of the others. Raises CommandError."""
+    _check_path("program", program)
+    if not host.path(program).is_file():
+        raise CommandError(f"there is no program {program}", exit_code=2)
     for file in ("ca.pem", "server.pem", "server.key"):
         if not host.path(f"{ETCD_CERTIFICATES}/{file}").exists():
             raise CommandError(
@@ -156,7 +164,7 @@ def _program(name: str, environment: Environment, host: Host) -> str:
     if not host.path(str(program)).exists():
         raise CommandError(f"there is no {program}: install the wheel bayplan there, not bayplan-client")
     for place in (program, PurePosixPath(environment.python)):
-        if any(place.is_relative_to(home) for home in _HOMES):
+        if _is_in_a_home(place):
             raise CommandError(
                 f"{place} is below a home directory, which services do not see: make an environment "
                 "elsewhere, such as /opt/bayplan, with a Python that all can read"
@@ -164,11 +172,31 @@ def _program(name: str, environment: Environment, host: Host) -> str:
     return str(program)
 
 
+def _check_files(wanted: Wanted) -> None:
+    for name in _FILES:
+        if name in wanted.settings:
+            _check_path(name, str(wanted.settings[name]))
+
+
+def _check_path(option: str, path: str) -> None:
+    """Raises CommandError for one that a unit cannot use."""
+    if not PurePosixPath(path).is_absolute():
+        raise CommandError(f"--{option} {path} is not an absolute path", exit_code=2)
+    if _is_in_a_home(PurePosixPath(path)):
+        raise CommandError(
+            f"--{option} {path} is below a home directory, which services do not see: choose a place elsewhere",
+            exit_code=2,
+        )
+
+
+def _is_in_a_home(path: PurePosixPath) -> bool:
+    return any(path.is_relative_to(home) for home in _HOMES)
+
+
 def _directories(data_dir: str, *, owner: str) -> list[Step]:
     """systemd makes what is below /var/lib by itself."""
     steps: list[Step] = [Directory(path=ETC, mode=0o755)]
-    if not PurePosixPath(data_dir).is_absolute():
-        raise CommandError(f"--data-dir {data_dir} is not an absolute path", exit_code=2)
+    _check_path("data-dir", data_dir)
     if not data_dir.startswith(STATE):
         steps.append(Directory(path=data_dir, mode=0o700, owner=owner))
     return steps

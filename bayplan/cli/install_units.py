@@ -61,7 +61,7 @@ class Daemon:
 
 
 def manager_unit(daemon: Daemon) -> str:
-    """Restarts for ever: etcd may come minutes later. Wrong settings (2) do not cure themselves."""
+    """Restarts for ever: etcd may come minutes later. What must be mended on this host first (2) does not cure itself."""
     return f"""\
 # Laid down by `bay install manager`. Change it with `systemctl edit bayplan-manager`.
 [Unit]

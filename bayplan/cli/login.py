@@ -50,6 +50,8 @@ async def login(managers: Sequence[str], token: str, *, context: str) -> Context
     from bayplan.client.login import login as log_in
 
     made = await log_in(managers, token, context=context)
+    if context not in {"", made.name}:
+        note(f'warning: context "{clean(context)}" is another user\'s, and was left alone')
     role = f" ({clean(made.role)})" if made.role else ""
     say(
         f"logged in to cluster {clean(made.cluster)} as {clean(made.user)}{role};"

@@ -27,6 +27,13 @@ def _managers(text: str) -> tuple[str, ...]:
     return found
 
 
+def _new_name(ctx: typer.Context) -> str:
+    """That of --context. BAYPLAN_CONTEXT says whom commands mean, not whose place a login takes."""
+    source = ctx.find_root().get_parameter_source("context")
+    is_said = source is not None and source.name == "COMMANDLINE"
+    return settings_of(ctx).context if is_said else ""
+
+
 @app.command()
 def login(
     ctx: typer.Context,
@@ -51,7 +58,7 @@ def login(
     async def command() -> None:
         found = _managers(managers)
         given = work.given_token(token, token_file)
-        await work.login(found, given, context=settings_of(ctx).context)
+        await work.login(found, given, context=_new_name(ctx))
 
     run_unconnected(command)
 
@@ -71,7 +78,7 @@ def init(
 
     async def command() -> None:
         wait_s = options.seconds(timeout)
-        await work.init(_managers(manager), Path(token_file), context=settings_of(ctx).context, wait_s=wait_s)
+        await work.init(_managers(manager), Path(token_file), context=_new_name(ctx), wait_s=wait_s)
 
     run_unconnected(command)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,7 +56,7 @@ class Check:
         return f"{self.verdict:5}  {self.subject:10}  {self.text}{': ' if self.cure else ''}{self.cure}"
 
 
-def check_node(facts: HostFacts) -> list[Check]:
+def check_node(facts: HostFacts, *, witness_port: int = WITNESS_PORT) -> list[Check]:
     """All of it, what a host needs first first."""
     return [
         *_root(facts),
@@ -66,10 +66,10 @@ def check_node(facts: HostFacts) -> list[Check]:
         *_engine(facts),
         _memory(facts),
         *(_disk(disk, facts.engine) for disk in facts.disks),
-        _port(facts),
+        _port(facts, witness_port),
         *_networks(facts),
         _clock(facts),
-        *(check for manager in facts.managers for check in _manager(manager, facts.now_s)),
+        *_managers(facts),
     ]
 
 
@@ -186,13 +186,15 @@ def _disk(disk: Disk, engine: EngineFacts | None) -> Check:
     return _ok("disk", text)
 
 
-def _port(facts: HostFacts) -> Check:
-    subject = f"port {WITNESS_PORT}"
-    if WITNESS_PORT not in facts.listening:
+def _port(facts: HostFacts, port: int) -> Check:
+    subject = f"port {port}"
+    if port not in facts.listening:
         return _ok(subject, "free")
-    holder = facts.listening[WITNESS_PORT]
+    holder = facts.listening[port]
     if holder == "bayplan-agent":
         return _ok(subject, "used by bayplan-agent, which runs here")
+    if not holder and not facts.is_root:
+        return _warn(subject, "in use; by whom, only root can see", "run this with sudo")
     return _lacks(
         subject,
         f"used by {holder or 'another program'}",
@@ -237,25 +239,34 @@ def _clock(facts: HostFacts) -> Check:
     return _ok("clock", "synchronised")
 
 
-def _manager(manager: ManagerFacts, now_s: float) -> Iterator[Check]:
-    host, _, port = manager.address.rpartition(":")
-    join = f"{host}:{int(port) + 1}" if port.isdigit() else manager.address
-    for address, problem in ((manager.address, manager.main_problem), (join, manager.join_problem)):
-        if problem:
-            yield _lacks("manager", f"{address}: {problem}", "is it running, does a firewall keep us out?")
-        else:
-            yield _ok("manager", f"{address} can be reached")
-    if not manager.valid_until_s:
-        return
+def _managers(facts: HostFacts) -> Iterator[Check]:
+    # One that answers is enough: one to join at, one to run with.
+    main = _lacks if all(manager.main_problem for manager in facts.managers) else _warn
+    join = _lacks if all(manager.join_problem for manager in facts.managers) else _warn
+    for manager in facts.managers:
+        host, _, port = manager.address.rpartition(":")
+        join_address = f"{host}:{int(port) + 1}" if port.isdigit() else manager.address
+        yield _reached(manager.address, manager.main_problem, main)
+        yield _reached(join_address, manager.join_problem, join)
+        if manager.valid_until_s:
+            yield _clock_of(manager, facts.now_s)
+
+
+def _reached(address: str, problem: str, otherwise: Callable[[str, str, str], Check]) -> Check:
+    if problem:
+        return otherwise("manager", f"{address}: {problem}", "is it running, does a firewall keep us out?")
+    return _ok("manager", f"{address} can be reached")
+
+
+def _clock_of(manager: ManagerFacts, now_s: float) -> Check:
     # It was made after its beginning by a known time, on that manager's clock.
     behind_s = manager.valid_from_s + CERTIFICATE_BEGINS_BEFORE_S - now_s
     if behind_s > CLOCK_DIFFERENCE_MAX_S:
-        yield _lacks("clock", f"this clock is at least {behind_s:.0f} s behind {manager.address}", "set it")
-    elif now_s - manager.valid_until_s > CLOCK_DIFFERENCE_MAX_S:
+        return _lacks("clock", f"this clock is at least {behind_s:.0f} s behind {manager.address}", "set it")
+    if now_s - manager.valid_until_s > CLOCK_DIFFERENCE_MAX_S:
         late_s = now_s - manager.valid_until_s
-        yield _lacks("clock", f"this clock is at least {late_s:.0f} s ahead of {manager.address}", "set it")
-    else:
-        yield _ok("clock", f"within the certificate of {manager.address}")
+        return _lacks("clock", f"this clock is at least {late_s:.0f} s ahead of {manager.address}", "set it")
+    return _ok("clock", f"within the certificate of {manager.address}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

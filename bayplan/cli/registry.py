@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import getpass
-import json
 import sys
 from typing import TYPE_CHECKING
 
+from bayplan.cli import listing
 from bayplan.cli.failures import CommandError
-from bayplan.cli.run import note, say
-from bayplan.cli.text import clean, table
+from bayplan.cli.run import say
+from bayplan.cli.text import clean
 
 if TYPE_CHECKING:
-    from bayplan.client import Client
+    from bayplan.client import Client, Registry
+
+_LOGINS: listing.Listing[Registry] = listing.Listing(
+    kind="registry",
+    headers=("HOST", "USERNAME"),
+    row=lambda one: (one.registry, one.username),
+    name=lambda one: one.registry,
+    shape=lambda one: {"registry": one.registry, "username": one.username},
+)
 
 
 async def login(client: Client, registry: str, *, username: str, password_stdin: bool) -> None:
@@ -43,20 +51,4 @@ async def logout(client: Client, registry: str) -> None:
 
 async def show(client: Client, *, output: str, quiet: bool) -> None:
     """Which registries there are logins for."""
-    found = await client.registries()
-    if output in {"json", "yaml"}:
-        items = [{"registry": one.registry, "username": one.username} for one in found]
-        if output == "json":
-            say(json.dumps(items, indent=4))
-        else:
-            import yaml
-
-            say(str(yaml.safe_dump(items, sort_keys=False)).rstrip("\n"))
-    elif quiet or output == "name":
-        for one in found:
-            say(clean(one.registry if quiet else f"registry/{one.registry}"))
-    elif not found:
-        note("No logins found.")
-    else:
-        for line in table(("HOST", "USERNAME"), [(one.registry, one.username) for one in found]):
-            say(line)
+    listing.show(_LOGINS, await client.registries(), output=output, quiet=quiet)

@@ -161,16 +161,20 @@ class AccessCalls(Calls):
 
         return _ca(await self._ask_access(lambda stub: stub.ShowCa, ShowCaRequest()))
 
-    async def rotate_ca(self, *, finish: bool = False) -> Ca:
-        """A new root signs from now on; `finish`: the old one is dropped, whoever still needs it.
+    async def rotate_ca(self, *, finish: bool = False, stolen: bool = False) -> Ca:
+        """A new root signs from now on.
+
+        Args:
+            finish: of a rotation that is under way: the old root is dropped, whoever still needs it.
+            stolen: the old root is dropped at once. Users log in, and nodes join, again; you too.
 
         Raises: ForbiddenStateError.
         """
         from bayplan.v1.access_pb2 import RotateCaRequest
 
-        request = RotateCaRequest(finish=finish)
+        request = RotateCaRequest(finish=finish, stolen=stolen)
         ca = _ca(await self._ask_access(lambda stub: stub.RotateCa, request, may_repeat=finish))
-        if not finish:
+        if not finish and not stolen:
             # The caller shall not be one of those for whom the old root is kept.
             await self._managers.renew()
         return ca

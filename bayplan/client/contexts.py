@@ -91,7 +91,12 @@ def config_file(environ: Mapping[str, str] | None = None) -> Path:
 
 def credentials_directory(file: Path, context: str) -> Path:
     """Where the key and the certificates of a context are."""
-    return file.parent / "credentials" / context
+    return all_credentials(file) / context
+
+
+def all_credentials(file: Path) -> Path:
+    """Where those of every context are."""
+    return file.parent / "credentials"
 
 
 def own_identity(file: Path, context: Context) -> OwnIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 from bayplan.client import contexts
@@ -25,7 +26,7 @@ async def login(
     Args:
         managers: addresses to ask, kept as they are: what can be reached from here, others may not be.
         token: as `bay user create` printed it.
-        context: its name; empty: one is chosen (see `context_name`).
+        context: its name; empty, or another user's: one is chosen (see `context_name`).
         file: the configuration; None: the user's.
 
     Raises:
@@ -45,18 +46,29 @@ async def login(
         if context in config.contexts:
             _check_same_cluster(file, context, parsed)
     try:
-        joined = await joining.join(managers, parsed, name="")
+        with joining.joining_key(contexts.all_credentials(file), parsed.id) as key:
+            joined = await joining.join(managers, parsed, name="", key=key)
+            identity = joined.credentials.identity
+            if identity.kind is Kind.USER:
+                return _save(file, context, managers, joined)
     except joining.JoinError as error:
         if error.is_final:
             raise AccessDeniedError(str(error)) from error
         raise UnavailableError(f"no manager can answer right now: {error}") from error
+    except OSError as error:
+        raise ContextError(f"cannot change {error.filename}: {error.strerror}") from error
+    raise AccessDeniedError(f"this token is not for a user but for a {identity.kind}")
+
+
+def _save(file: Path, wanted: str, managers: Sequence[str], joined: joining.Joined) -> Context:
     identity = joined.credentials.identity
-    if identity.kind is not Kind.USER:
-        raise AccessDeniedError(f"this token is not for a user but for a {identity.kind}")
 
     def named(config: Config) -> Context:
+        held = config.contexts.get(wanted)
+        # Whose the token is, is known only now that it is used up: too late to refuse.
+        is_free = held is None or _is_of(held, identity)
         return Context(
-            name=context or context_name(config, identity),
+            name=wanted if wanted and is_free else context_name(config, identity),
             managers=tuple(managers),
             cluster=identity.cluster,
             user=identity.name,
@@ -69,13 +81,17 @@ async def login(
 def context_name(config: Config, identity: Identity) -> str:
     """The context of this user of this cluster; else "default" if that is free; else one after the cluster."""
     for context in config.contexts.values():
-        if (context.cluster, context.user) == (identity.cluster, identity.name):
+        if _is_of(context, identity):
             return context.name
     short = identity.cluster[:8].rstrip("-.")
-    for name in (FIRST_CONTEXT, short):
-        if name not in config.contexts:
-            return name
-    return f"{short}-{identity.name}"[:63]
+    names = chain(
+        (FIRST_CONTEXT, short, f"{short}-{identity.name}"[:63]), (f"{short}-{number}" for number in count(2))
+    )
+    return next(name for name in names if name not in config.contexts)
+
+
+def _is_of(context: Context, identity: Identity) -> bool:
+    return (context.cluster, context.user) == (identity.cluster, identity.name)
 
 
 def _check_same_cluster(file: Path, context: str, token: JoinToken) -> None:

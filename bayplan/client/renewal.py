@@ -7,6 +7,7 @@ asleep for a week gets a new one when it wakes. Programs that share a context sh
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import time
@@ -29,7 +30,7 @@ from bayplan.identity.credentials import (
 PATIENCE_S = 5.0
 # With one that ran out nothing else can be done; three managers that do not answer take as long.
 PATIENCE_EXPIRED_S = 30.0
-# Until a renewal that failed is tried again.
+# Until a renewal that failed, or what failed of it, is tried again.
 RETRY_S = 30.0
 
 _LOCK_LOOK_EVERY_S = 0.05
@@ -66,6 +67,8 @@ class Renewal:
         self._chance = chance or random.Random()  # noqa: S311  # spreads load, guards nothing
         self._renewing = asyncio.Lock()
         self._due_s = own.credentials.renew_at_s(self._chance)
+        self._key_on_disk = own.credentials.key_pem  # As far as we know.
+        self._save_again_s = math.inf
 
     async def refresh(self) -> None:
         """Renew if it is time to.
@@ -74,6 +77,8 @@ class Renewal:
             AccessDeniedError: the certificate ran out, and the managers give no other.
             UnavailableError: it ran out, and no manager answers.
         """
+        if self._now_s() >= self._save_again_s:
+            self._save()
         if self._now_s() < self._due_s:
             return
         async with self._renewing:
@@ -93,9 +98,10 @@ class Renewal:
         from bayplan.identity.joining import JoinError
 
         try:
-            async with asyncio.timeout(PATIENCE_EXPIRED_S if self._is_expired else PATIENCE_S):
-                async with self._alone():
-                    await self._adopt_or_ask()
+            patience_s = PATIENCE_EXPIRED_S if self._is_expired else PATIENCE_S
+            until_s = asyncio.get_running_loop().time() + patience_s
+            async with self._alone(until_s), asyncio.timeout_at(until_s):
+                await self._adopt_or_ask()
         except (JoinError, CredentialsError, ContextError, OSError) as error:
             # TimeoutError is an OSError too.
             if self._is_expired:
@@ -110,15 +116,16 @@ class Renewal:
         on_disk = load_credentials(self._directory)
         if on_disk is not None and self._is_newer(on_disk):
             self._replace(on_disk)
+            self._key_on_disk = on_disk.key_pem
+            self._save_again_s = math.inf
             if self._now_s() < self._due_s:
                 return
-        before = self._own.credentials
         if self._is_expired:
-            joined = await joining.rejoin(self._managers, before)
+            joined = await joining.rejoin(self._managers, self._own.credentials)
         else:
             joined = await joining.renew(self._managers, GrpcTransport(self._own).channel)
         self._replace(joined.credentials)
-        self._save(before)
+        self._save()
 
     def _is_newer(self, found: Credentials) -> bool:
         """Whether another program renewed it. Somebody else who logged in to the context meanwhile is not us."""
@@ -129,20 +136,33 @@ class Renewal:
         self._own.replace(credentials)
         self._due_s = credentials.renew_at_s(self._chance)
 
-    def _save(self, before: Credentials) -> None:
-        """Unless the context was deleted, or logged in to anew, since `before` was read."""
-        with contexts.locked(self._file):
-            on_disk = load_credentials(self._directory)
-            if on_disk is not None and on_disk.key_pem == before.key_pem:
-                save_credentials(self._directory, self._own.credentials)
+    def _save(self) -> None:
+        """Unless the context was deleted, or logged in to anew. Else again later: what is not kept can be shown."""
+        try:
+            with contexts.locked(self._file):
+                on_disk = load_credentials(self._directory)
+                if on_disk is not None and on_disk.key_pem == self._key_on_disk:
+                    save_credentials(self._directory, self._own.credentials)
+                    self._key_on_disk = self._own.credentials.key_pem
+        except (CredentialsError, ContextError):
+            self._save_again_s = self._now_s() + RETRY_S
+        else:
+            self._save_again_s = math.inf
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """No other program of this user renews at the same time. Raises OSError."""
-        lock = os.open(self._directory.parent / ".renewal.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    async def _alone(self, until_s: float) -> AsyncIterator[None]:
+        """No other program renews this context at the same time. Raises ContextError, OSError."""
+        name = self.context.name
+        lock = os.open(self._directory.with_name(f".{name}.renewal.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            while not contexts.try_lock(lock):  # noqa: ASYNC110  # another program holds it: nobody tells us
-                await asyncio.sleep(_LOCK_LOOK_EVERY_S)
+            try:
+                async with asyncio.timeout_at(until_s):
+                    while not contexts.try_lock(lock):  # noqa: ASYNC110  # its holder does not tell us
+                        await asyncio.sleep(_LOCK_LOOK_EVERY_S)
+            except TimeoutError as error:
+                raise ContextError(
+                    f'another program is renewing context "{name}" and did not end in time: try again'
+                ) from error
             yield
         finally:
             os.close(lock)

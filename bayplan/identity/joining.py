@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc.aio
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from bayplan.identity import certificates
-from bayplan.identity.credentials import Credentials
+from bayplan.identity.credentials import Credentials, write_private
 from bayplan.identity.names import IdentityError, parse_identity
 from bayplan.identity.tokens import JoinToken
 from bayplan.transport.errors import words_of
@@ -52,6 +54,26 @@ class Joined:
     managers: tuple[str, ...]
     role: int = 0  # Of a user: a value of Role.
     cluster_key: bytes = field(default=b"", repr=False)  # For managers alone.
+
+
+@contextmanager
+def joining_key(directory: Path, token_id: str) -> Iterator[certificates.Key]:
+    """The key to `join` with by this token; save what was got before the `with` ends. Raises OSError.
+
+    It is on disk before a manager hears of it: were it lost after the manager has written the token's use
+    down, the token would be gone, and nobody joined by it. It stays when the `with` ends by an exception,
+    so that the next attempt takes it up.
+    """
+    # The dot: no context, which has a directory beside it, is called so.
+    path = directory / f".joining-{token_id}.key"
+    try:
+        key = certificates.key_from_pem(path.read_bytes())
+    except (FileNotFoundError, certificates.CertificateError):
+        key = certificates.new_key()
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, certificates.key_to_pem(key))
+    yield key
+    path.unlink(missing_ok=True)
 
 
 async def join(

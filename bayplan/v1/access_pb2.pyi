@@ -232,10 +232,12 @@ class Root(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., not_after_ms: _Optional[int] = ..., since_ms: _Optional[int] = ...) -> None: ...
 
 class RotateCaRequest(_message.Message):
-    __slots__ = ("finish",)
+    __slots__ = ("finish", "stolen")
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    STOLEN_FIELD_NUMBER: _ClassVar[int]
     finish: bool
-    def __init__(self, finish: _Optional[bool] = ...) -> None: ...
+    stolen: bool
+    def __init__(self, finish: _Optional[bool] = ..., stolen: _Optional[bool] = ...) -> None: ...
 
 class RotateKeysRequest(_message.Message):
     __slots__ = ()

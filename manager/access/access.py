@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,7 +24,7 @@ from bayplan.identity.credentials import (
     save_credentials,
     write_private,
 )
-from bayplan.identity.joining import Joined, JoinError, join
+from bayplan.identity.joining import Joined, JoinError, join, joining_key
 from bayplan.identity.names import Identity, Kind
 from bayplan.identity.tokens import TokenError, parse_token
 from bayplan.transport.grpc import join_address
@@ -46,6 +45,7 @@ from manager.store.meta import ensure_meta
 from manager.store.port import Store, StoreError
 from manager.store.sealed import SealedStore
 from manager.store.sealing import ClusterKey, cluster_key_from_command, write_cluster_key
+from manager.store.swap import ConflictError
 
 log = structlog.get_logger(__name__)
 
@@ -97,8 +97,19 @@ class Access:
         await self.store.open()
         await self.roots.found(self.registry.ca, tuple(self.registry.identities.values()))
 
-    async def run(self, is_leading: Callable[[], bool], ports: tuple[int, int]) -> None:
-        """Until cancelled. `ports`: main and join port. Raises NotAMemberError when this manager is revoked."""
+    async def run(
+        self,
+        is_leading: Callable[[], bool],
+        ports: tuple[int, int],
+        managers: Callable[[], Iterable[str]] = lambda: (),
+    ) -> None:
+        """Until cancelled. Raises NotAMemberError when this manager is revoked.
+
+        Args:
+            is_leading: whether this manager does.
+            ports: main and join port.
+            managers: addresses of the others, host:port: one of them may pass hundreds of agents on.
+        """
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self.store.watch_keyring(), name="keyring")
             parts.create_task(self.registry.run(), name="identities")
@@ -107,7 +118,7 @@ class Access:
             parts.create_task(self._keep_certificate(), name="certificate")
             parts.create_task(self._keep_copy(), name="identities-copy")
             parts.create_task(self._end_rotations(is_leading), name="ca-rotation")
-            parts.create_task(Connections(ports).run(), name="connections")
+            parts.create_task(Connections(ports, managers=managers).run(), name="connections")
 
     # -- its own certificate -------------------------------------------------------------------
 
@@ -138,8 +149,17 @@ class Access:
             issued = await self.authority.renew(identity, record.generation, key.public_key())
         except NotLetInError as error:
             raise NotAMemberError(f"{error}: this manager stops") from error
-        self.own.replace(_kept(self.directory, issued, key))
-        log.info("certificate.renewed", expires_s=self.own.credentials.expires_s)
+        except (StoreError, ConflictError) as error:
+            log.warning("certificate.not_renewed", error=str(error))
+            return
+        credentials = _credentials(issued, key)
+        try:
+            save_credentials(self.directory / "identity", credentials)
+        except OSError as error:
+            # A full disk stops no manager: it can always sign for itself, so the one on disk may be old.
+            log.error("certificate.not_saved", error=str(error))  # noqa: TRY400 - says all
+        self.own.replace(credentials)
+        log.info("certificate.renewed", expires_s=credentials.expires_s)
 
     def _check_member(self) -> None:
         identity = self.own.credentials.identity
@@ -221,13 +241,10 @@ async def begin(
     key, next_key = await _cluster_key(settings)
     _check_name(directory, credentials, manager_id)
     if credentials is None and settings.join:
-        joined = await _join(settings, manager_id, joining or partial(join, key=certificates.new_key()))
-        if not settings.cluster_key_command:
-            # Whatever lay there before, such as that of a founding that another manager was faster with.
-            key = ClusterKey.from_text(joined.cluster_key.decode())
-            write_cluster_key(directory / FILE, key)
-        save_credentials(directory / "identity", joined.credentials)
+        joined = await _join(settings, manager_id, joining or join)
         credentials = joined.credentials
+        if not settings.cluster_key_command:
+            key = ClusterKey.from_text(joined.cluster_key.decode())
     if key is None:
         key = await _founding_key(etcd, directory, credentials)
     meta = await ensure_meta(
@@ -241,7 +258,12 @@ async def begin(
     registry = Registry(store)
     roots = Roots(store, registry, cluster=meta.cluster_id, life_s=settings.certificate_life_s, wall_s=wall_s)
     tokens = Tokens(store, wall_s=wall_s)
-    authority = Authority(store, registry, roots, tokens, wall_s=wall_s)
+    cluster_keys = ClusterKeys(
+        store, key, None if settings.cluster_key_command else directory, following=next_key
+    )
+    authority = Authority(
+        store, registry, roots, tokens, wall_s=wall_s, check_manager=cluster_keys.check_settled
+    )
     backup = read_backup(directory, [each for each in (next_key, key) if each is not None])
     if await roots.found(backup.ca, backup.identities):
         log.warning("ca.founded", root=roots.signing_digest, from_copy=backup.ca is not None)
@@ -258,9 +280,7 @@ async def begin(
         tokens=tokens,
         authority=authority,
         audit=Audit(directory / "audit.jsonl", wall_s=wall_s),
-        cluster_keys=ClusterKeys(
-            store, key, None if settings.cluster_key_command else directory, following=next_key
-        ),
+        cluster_keys=cluster_keys,
         directory=directory,
         chance=chance,
         wall_s=wall_s,
@@ -331,8 +351,14 @@ async def _renewed(authority: Authority, directory: Path, expired: Credentials) 
 
 def _kept(directory: Path, issued: Issued, key: certificates.Key) -> Credentials:
     """On disk before it is shown."""
+    credentials = _credentials(issued, key)
+    save_credentials(directory / "identity", credentials)
+    return credentials
+
+
+def _credentials(issued: Issued, key: certificates.Key) -> Credentials:
     leaf = certificates.read_leaf(certificates.from_pem(issued.certificates_pem)[0])
-    credentials = Credentials(
+    return Credentials(
         identity=issued.identity,
         issued_s=leaf.issued_s,
         expires_s=leaf.expires_s,
@@ -340,8 +366,6 @@ def _kept(directory: Path, issued: Issued, key: certificates.Key) -> Credentials
         certificates_pem=issued.certificates_pem,
         roots_pem=issued.roots_pem,
     )
-    save_credentials(directory / "identity", credentials)
-    return credentials
 
 
 async def _join(
@@ -358,7 +382,12 @@ async def _join(
             )
         try:
             if text:
-                joined = await joining([settings.join], parse_token(text), name=manager_id)
+                token = parse_token(text)
+                with joining_key(settings.data_dir, token.id) as key:
+                    joined = await joining([settings.join], token, name=manager_id, key=key)
+                    # What is for somebody else has no place here.
+                    if joined.credentials.identity.kind is Kind.MANAGER:
+                        _keep_joined(settings, joined)
                 _check_kind(joined)
                 return joined
             log.info("join.waiting", file=str(settings.join_token_file))
@@ -369,6 +398,14 @@ async def _join(
                 raise NotAMemberError(f"{settings.join}: {error}") from error
             log.warning("join.failed", manager=join_address(settings.join), error=str(error))
         await asyncio.sleep(JOIN_RETRY_S)
+
+
+def _keep_joined(settings: AccessSettings, joined: Joined) -> None:
+    if not settings.cluster_key_command:
+        # Whatever lay there before, such as that of a founding that another manager was faster with.
+        key = ClusterKey.from_text(joined.cluster_key.decode())
+        write_cluster_key(settings.data_dir / FILE, key)
+    save_credentials(settings.data_dir / "identity", joined.credentials)
 
 
 def _check_kind(joined: Joined) -> None:

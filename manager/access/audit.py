@@ -1,8 +1,8 @@
 """The record of decisions about callers: who, what, allowed or not, why. Only ever appended to.
 
 One JSON object a line in `audit.jsonl`, readable by the manager's user alone; full files are kept
-by number, the oldest goes. The same refusal many times within seconds is one line with a count, so
-that nobody can push the past out of the files by knocking.
+by number, the oldest goes. The same refusal many times within seconds is one line with a count, and
+so is what a node does: neither a stranger nor a node that was taken over can push the past out of the files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
+from bayplan.identity.names import Kind
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +51,13 @@ class Entry:
 
     @property
     def sameness(self) -> tuple[str, ...]:
-        """Refusals that share it are told once."""
-        return (self.who, self.via, self.address, self.method, self.why)
+        """Entries that share it are counted: nothing in it is of the caller's choice."""
+        return (self.who, self.via, self.address, self.method, self.outcome)
+
+    @property
+    def is_counted(self) -> bool:
+        """What users were allowed to do, and who was let in, is told each time."""
+        return not self.allowed or f"/{Kind.NODE}/" in self.who
 
 
 class Audit:
@@ -61,21 +68,21 @@ class Audit:
         self._wall_s = wall_s
         self._waiting: deque[Entry] = deque()
         self._left_out = 0
-        self._refusals: dict[tuple[str, ...], tuple[float, Entry]] = {}
+        self._counted: dict[tuple[str, ...], tuple[float, Entry]] = {}
         self._writing = threading.Lock()
 
     def add(self, entry: Entry) -> None:
         """Remember a decision."""
         entry = replace(entry, target=entry.target[:_TEXT_MAX], why=entry.why[:_TEXT_MAX])
-        if not entry.allowed:
-            known = self._refusals.get(entry.sameness)
+        if entry.is_counted:
+            known = self._counted.get(entry.sameness)
             if known is not None:
                 first_s, counted = known
-                self._refusals[entry.sameness] = (first_s, replace(entry, count=counted.count + 1))
+                self._counted[entry.sameness] = (first_s, replace(entry, count=counted.count + 1))
                 return
             # The first is written at once, those that follow with it as a number.
-            if len(self._refusals) < _KNOCKERS_MAX:
-                self._refusals[entry.sameness] = (self._wall_s(), replace(entry, count=0))
+            if len(self._counted) < _KNOCKERS_MAX:
+                self._counted[entry.sameness] = (self._wall_s(), replace(entry, count=0))
         self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
@@ -89,17 +96,17 @@ class Audit:
         try:
             while True:
                 await asyncio.sleep(FLUSH_EVERY_S)
-                self._count_refusals(older_than_s=SAME_WITHIN_S)
+                self._count(older_than_s=SAME_WITHIN_S)
                 await self._flush()
         finally:
-            self._count_refusals(older_than_s=0.0)
+            self._count(older_than_s=0.0)
             self._write(self._take())
 
-    def _count_refusals(self, *, older_than_s: float) -> None:
+    def _count(self, *, older_than_s: float) -> None:
         now_s = self._wall_s()
-        for sameness, (first_s, counted) in list(self._refusals.items()):
+        for sameness, (first_s, counted) in list(self._counted.items()):
             if now_s - first_s >= older_than_s:
-                del self._refusals[sameness]
+                del self._counted[sameness]
                 if counted.count:
                     self._queue(counted)
 

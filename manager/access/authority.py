@@ -35,16 +35,28 @@ REJOIN_WITHIN_S = 30 * 86400.0
 
 
 class Authority:
-    """Of one cluster. Every method may raise StoreError."""
+    """Of one cluster. Every method may raise StoreError.
+
+    Args:
+        check_manager: raises RefusedError while no manager can be let in by a token.
+    """
 
     def __init__(
-        self, store: Store, registry: Registry, roots: Roots, tokens: Tokens, *, wall_s: Callable[[], float]
+        self,
+        store: Store,
+        registry: Registry,
+        roots: Roots,
+        tokens: Tokens,
+        *,
+        wall_s: Callable[[], float],
+        check_manager: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._roots = roots
         self._tokens = tokens
         self._wall_s = wall_s
+        self._check_manager = check_manager
 
     async def join_by_token(self, request: bytes, *, token_id: str, secret: str, name: str) -> Issued:
         """A first certificate. Raises CertificateError, NotLetInError, RefusedError."""
@@ -54,7 +66,13 @@ class Authority:
             token, version = await self._tokens.find(token_id, secret)
             named = token.name or name
             kind = Kind(token.kind)
+            if kind is not Kind.USER and not name:  # Only who logs in has no name to offer.
+                raise RefusedError(
+                    f"this token is not for a user but for a {kind}: log in with one of `bay user create`"
+                )
             _check_name(kind, named)
+            if kind is Kind.MANAGER:
+                self._check_manager()
             before, before_version = await self._registry.read(kind.value, named)
             digest = certificates.key_digest(key)
             if (
@@ -81,7 +99,7 @@ class Authority:
             if why := void_reason(before, before.generation, now_ms=self._now_ms()):
                 raise NotLetInError(why)
             return replace(before, token=token_id, key_digest=key_digest)
-        if before is not None and not before.is_revoked:
+        if before is not None and not before.is_revoked and before.issuer_key in self._registry.issuers:
             raise RefusedError(
                 f"{kind} {name} is a member already. If this host takes its place: `bay {kind} revoke {name}`,"
                 f" then join again; else give this one another name"
@@ -164,7 +182,15 @@ class Authority:
         """Sign, and write the identity down (and the token that was used); None if somebody else was faster."""
         signed = self._roots.sign(key, record)
         leaf = certificates.read_leaf(certificates.from_pem(signed.certificates_pem)[0])
-        written = replace(record, not_after_ms=int(leaf.expires_s * 1000), issuer_key=leaf.issuer_key)
+        older_ms = record.older_not_after_ms
+        if record.kind == Kind.USER and record.issuer_key not in ("", leaf.issuer_key):
+            older_ms = max(older_ms, record.not_after_ms)  # It may be on another of the user's computers.
+        written = replace(
+            record,
+            not_after_ms=int(leaf.expires_s * 1000),
+            issuer_key=leaf.issuer_key,
+            older_not_after_ms=older_ms,
+        )
         place = keys.pki_identity(record.kind, record.name)
         versions, puts = {place: version}, [Put(key=place, value=records.encode(written))]
         if used is not None:
@@ -198,6 +224,7 @@ class Authority:
                 access_ends_ms=access_ends_ms,
                 not_after_ms=before.not_after_ms if before is not None else 0,
                 issuer_key=before.issuer_key if before is not None else "",
+                older_not_after_ms=before.older_not_after_ms if before is not None else 0,
             )
             return await self._put_identity(record, version)
 
@@ -207,6 +234,8 @@ class Authority:
         """End every certificate of an identity; whether there was one to end. Raises LookupError."""
         if kind not in {each.value for each in Kind} or not is_identity_name(name):
             raise LookupError(f"there is no {kind[:20]!r} of the name {name[:80]!r}")
+        if kind == Kind.USER:
+            await self._tokens.revoke_of(name)
 
         async def attempt() -> str | None:
             record, version = await self._registry.read(kind, name)

@@ -27,7 +27,8 @@ class Caller:
     generation: int = 0  # Of the certificate.
     expires_ms: int = 0  # The certificate.
     role: int = callers_pb2.ROLE_UNSPECIFIED
-    via: str = ""  # Manager that passed the call on.
+    via: str = ""  # Manager that passed the call on,
+    via_generation: int = 0  # and of its certificate.
     address: str = ""
     target: str = ""
     denied: str = field(default="", init=False)  # Why a method refused what the gate had let in.
@@ -108,7 +109,8 @@ def role_of(number: int) -> callers_pb2.Role:
 
 def role_name(role: int) -> str:
     """`viewer` of ROLE_VIEWER; empty for none."""
-    return callers_pb2.Role.Name(role_of(role)).removeprefix("ROLE_").lower() if role else ""
+    is_one = role and role in callers_pb2.Role.values()
+    return callers_pb2.Role.Name(role_of(role)).removeprefix("ROLE_").lower() if is_one else ""
 
 
 def role_words(role: int) -> str:

@@ -13,6 +13,8 @@ import asyncio
 import os
 import socket
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
@@ -27,6 +29,7 @@ JOIN_PER_ADDRESS_MAX = 32
 LOOK_EVERY_S = 1.0
 
 _DESCRIPTORS = "/proc/self/fd"
+_SPARE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,21 @@ class Connections:
 
     Args:
         ports: main and join port; 0 for one that is not served.
+        managers: addresses, host:port, which have no limit: a manager passes agents on, a connection for each.
     """
 
-    def __init__(self, ports: tuple[int, int], limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self,
+        ports: tuple[int, int],
+        limits: ConnectionLimits | None = None,
+        *,
+        managers: Callable[[], Iterable[str]] = lambda: (),
+    ) -> None:
         self._ports = ports
         self._limits = limits or ConnectionLimits()
+        self._managers = managers
+        # Looking and cutting take a descriptor or two, and when all are in use it matters most.
+        self._spare: list[int] = []
         # Sockets by inode, oldest first: an inode outlives no socket, a descriptor's number does.
         self._known: dict[str, _Peer | None] = {}
 
@@ -62,11 +75,27 @@ class Connections:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            for (port, address), count in (await asyncio.to_thread(self.look)).items():
+            try:
+                cut = await asyncio.to_thread(self.look)
+            except OSError as error:
+                log.error("connections.not_looked_at", error=str(error))  # noqa: TRY400 - says all
+                continue
+            for (port, address), count in cut.items():
                 log.warning("connections.cut", address=address, port=port, count=count)
 
     def look(self) -> dict[tuple[int, str], int]:
-        """Cut what is beyond the limits; returns how many, by port and address."""
+        """Cut what is beyond the limits; returns how many, by port and address. Raises OSError."""
+        while self._spare:
+            os.close(self._spare.pop())
+        try:
+            return self._look()
+        finally:
+            with suppress(OSError):
+                while len(self._spare) < _SPARE:
+                    self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _look(self) -> dict[tuple[int, str], int]:
+        managers = _addresses(self._managers())
         limits = {
             port: most
             for port, most in zip(self._ports, (self._limits.main, self._limits.joining), strict=True)
@@ -74,6 +103,8 @@ class Connections:
         }
         held: dict[tuple[int, str], list[tuple[str, int]]] = defaultdict(list)
         for inode, descriptor, peer in self._peers(limits):
+            if peer.address in managers:
+                continue
             held[peer.port, peer.address].append((inode, descriptor))
         cut: dict[tuple[int, str], int] = {}
         for (port, address), sockets in held.items():
@@ -110,6 +141,18 @@ class Connections:
         if port not in ports or _inode(descriptor) != inode:
             return None
         return _Peer(port=port, address=_host(remote))
+
+
+def _addresses(managers: Iterable[str]) -> set[str]:
+    """Of `host:port`; a name that does not resolve now has none."""
+    found: set[str] = set()
+    for each in managers:
+        with suppress(OSError):
+            found |= {
+                _host(str(info[4][0]))
+                for info in socket.getaddrinfo(each.rpartition(":")[0].strip("[]"), None)
+            }
+    return found
 
 
 def _sockets() -> dict[str, int]:

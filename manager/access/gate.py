@@ -25,7 +25,7 @@ from bayplan.v1 import callers_pb2
 from manager.access.audit import Audit, Entry
 from manager.access.caller import ON_BEHALF_OF, Caller, DeniedError, role_name, role_words, set_caller
 from manager.access.load import Load
-from manager.access.methods import target_of, words_of_callers
+from manager.access.methods import FOREIGN, target_of, words_of_callers
 from manager.access.registry import Registry
 from manager.store.port import StoreError
 from manager.store.records import DamagedRecordError
@@ -33,6 +33,10 @@ from manager.store.records import DamagedRecordError
 _STREAMS_ENDED_CHECK_S = 1.0
 _WORDS_MAX = 2000
 _RUN_OUT = "the certificate of this connection has run out: connect again with the new one"
+_ROOT_DROPPED = (
+    "the root that issued the certificate of this connection is trusted no more: connect again with a newer"
+    " one; who has none joins, or logs in, again"
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any  # grpc.RpcMethodHandler, which is generic for type checkers alone
@@ -130,7 +134,7 @@ class Gate(grpc.aio.ServerInterceptor):
         caller = call.caller
         set_caller(caller)
         is_stream = not isinstance(request, Message)
-        if is_stream:
+        if is_stream and method not in FOREIGN:
             # It may last for days: written down when it begins.
             self._note(caller, method, allowed=True, why="", outcome="")
         self._open[call] = None
@@ -156,28 +160,32 @@ class Gate(grpc.aio.ServerInterceptor):
             outcome = _outcome(context)
             if caller.denied or call.ended:
                 self._note(caller, method, allowed=False, why=caller.denied or call.ended, outcome=outcome)
-            elif not is_stream:
+            elif not is_stream and method not in FOREIGN:
+                # Whether a manager is well, anybody may ask without end: it would fill the record.
                 self._note(caller, method, allowed=True, why="", outcome=outcome)
 
     async def _judged(self, method: str, request: Any, context: Context) -> _Call:
         """Who calls, if they may; else the call is over."""
         caller = Caller(kind="", address=_address(context), target=target_of(request))
         try:
-            expires_s = await self._identify(caller, context)
+            expires_s, issuer = await self._identify(caller, context)
             self._check_may(caller, method)
             self._check_load(caller, context)
         except _RefusedError as refused:
             self._note(caller, method, allowed=False, why=str(refused), outcome=refused.code.name)
             await _abort(context, refused.code, str(refused))
-        return _Call(caller, expires_s)
+        return _Call(caller, expires_s, issuer)
 
     # Who
 
-    async def _identify(self, caller: Caller, context: Context) -> float:
-        """Fill in who calls; when the certificate of its connection ends (0: none was shown). Raises _RefusedError."""
+    async def _identify(self, caller: Caller, context: Context) -> tuple[float, str]:
+        """Fill in who calls; when the certificate of its connection ends (0: never), and which key issued it.
+
+        Raises _RefusedError.
+        """
         shown = list(context.auth_context().get("x509_pem_cert", ()))
         if not shown:
-            return 0.0
+            return 0.0, ""
         try:
             leaf = _leaf(shown[0])
         except certificates.CertificateError as error:
@@ -187,12 +195,13 @@ class Gate(grpc.aio.ServerInterceptor):
         if leaf.expires_s < self._wall_s():
             # TLS looked at it once: the connection may be older than that. Clients fetch a new one on this code.
             raise _RefusedError(grpc.StatusCode.UNAUTHENTICATED, _RUN_OUT)
+        await self._check_issuer(leaf)
         await self._recognise(caller, leaf.identity, leaf.generation)
         if leaf.identity.kind is not Kind.MANAGER:
-            return leaf.expires_s
+            return leaf.expires_s, leaf.issuer_key
         behalf = _metadata(context, ON_BEHALF_OF)
         if behalf:
-            caller.via = leaf.identity.name
+            caller.via, caller.via_generation = leaf.identity.name, leaf.generation
             uri, _, generation = behalf.rpartition("#")
             try:
                 identity = parse_identity(uri)
@@ -202,7 +211,16 @@ class Gate(grpc.aio.ServerInterceptor):
                 raise _RefusedError(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
         # Streams of managers are not cut when the certificate ends that they began with: managers renew
         # by themselves, and what they pass on belongs to others.
-        return 0.0
+        return 0.0, leaf.issuer_key
+
+    async def _check_issuer(self, leaf: certificates.Leaf) -> None:
+        """TLS looked at it once: the root may have been dropped since. Raises _RefusedError."""
+        if leaf.issuer_key not in self._registry.issuers:
+            # Replaced by another manager a moment ago?
+            with contextlib.suppress(StoreError):
+                await self._registry.read_ca()
+        if leaf.issuer_key not in self._registry.issuers:
+            raise _RefusedError(grpc.StatusCode.UNAUTHENTICATED, _ROOT_DROPPED)
 
     async def _recognise(self, caller: Caller, identity: Identity, generation: int) -> None:
         place = (identity.kind.value, identity.name)
@@ -260,18 +278,23 @@ class Gate(grpc.aio.ServerInterceptor):
     # How long
 
     def _end_revoked(self) -> None:
-        now_ms = self._wall_s() * 1000
         for call in list(self._open):
-            record = self._registry.identities.get((call.caller.kind, call.caller.name))
-            if not call.caller.kind:
-                continue
-            if record is None:
-                call.end(f"{call.caller.words} was removed")
-            elif why := void_reason(record, call.caller.generation, now_ms=now_ms):
-                call.end(why)
+            caller = call.caller
+            # What a manager passes on ends with the manager too.
+            ends = [(caller.kind, caller.name, caller.generation)] * bool(caller.kind)
+            ends += [(Kind.MANAGER.value, caller.via, caller.via_generation)] * bool(caller.via)
+            for kind, name, generation in ends:
+                if why := self._void_reason(kind, name, generation):
+                    call.end(why)
+
+    def _void_reason(self, kind: str, name: str, generation: int) -> str:
+        record = self._registry.identities.get((kind, name))
+        if record is None:
+            return f"{kind} {name} was removed"
+        return void_reason(record, generation, now_ms=self._wall_s() * 1000)
 
     async def run(self) -> None:
-        """End streams whose certificate, or whose user's access, has run out, until cancelled."""
+        """End streams whose certificate, root or user's access has come to its end, until cancelled."""
         while True:
             await asyncio.sleep(_STREAMS_ENDED_CHECK_S)
             self._end_revoked()
@@ -279,6 +302,8 @@ class Gate(grpc.aio.ServerInterceptor):
             for call in list(self._open):
                 if call.expires_s and call.expires_s < now_s:
                     call.end(_RUN_OUT, code=grpc.StatusCode.UNAVAILABLE)
+                elif call.issuer and call.issuer not in self._registry.issuers:
+                    call.end(_ROOT_DROPPED, code=grpc.StatusCode.UNAVAILABLE)
 
     def _note(self, caller: Caller, method: str, *, allowed: bool, why: str, outcome: str) -> None:
         self._audit.add(
@@ -327,9 +352,10 @@ def _showable(words: str) -> str:
 class _Call:
     """One that is open."""
 
-    def __init__(self, caller: Caller, expires_s: float) -> None:
+    def __init__(self, caller: Caller, expires_s: float, issuer: str) -> None:
         self.caller = caller
         self.expires_s = expires_s
+        self.issuer = issuer
         self.ended = ""  # Why, if we end it.
         self.code = grpc.StatusCode.UNAUTHENTICATED
         self._task = asyncio.current_task()
@@ -346,6 +372,8 @@ def void_reason(record: Any, generation: int, *, now_ms: float) -> str:
     words = f"{record.kind} {record.name}"
     if record.is_revoked or generation < record.generation:
         return f"the certificate of {words} was revoked"
+    if generation > record.generation:
+        return f"the certificate of {words} is of a generation that this cluster never issued"
     if record.access_ends_ms and now_ms >= record.access_ends_ms:
         return f"the access of {words} has ended; an admin can make a new one with `bay user create {record.name}`"
     return ""

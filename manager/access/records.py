@@ -44,6 +44,7 @@ class IdentityRecord:
     # The newest certificate.
     not_after_ms: int = 0
     issuer_key: str = ""
+    older_not_after_ms: int = 0  # Of a user: the last one of an older root.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

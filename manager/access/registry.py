@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import lru_cache
 
 import structlog
 
+from bayplan.identity import certificates
 from manager.access import records
 from manager.store import keys
 from manager.store.port import CompactedError, KeyValue, Store, StoreError
@@ -35,9 +37,12 @@ class Registry:
 
     async def load(self) -> None:
         """Everything, as it stands now. What it lacks stays known: see `read`. Raises StoreError."""
+        before = dict(self._versions)
         listing = await self._store.list(keys.PKI)
-        # Another history may count its revisions from one again.
-        self._versions.clear()
+        # Another history may count its revisions from one again; what the watch brought meanwhile is newer.
+        self._versions = {
+            key: version for key, version in self._versions.items() if before.get(key) != version
+        }
         self._revision = listing.revision
         for item in listing.items:
             self._learn(item.key, item.value, item.mod_revision)
@@ -82,6 +87,17 @@ class Registry:
         known = self.identities.get((kind, name))
         return known or records.decode_identity(item.value), item.mod_revision
 
+    async def read_ca(self) -> None:
+        """As the store has it now. Raises StoreError."""
+        item = await self._store.get(keys.pki_ca())
+        if item is not None:
+            self.learn(item)
+
+    @property
+    def issuers(self) -> frozenset[str]:
+        """Key identifiers of the roots that are trusted."""
+        return _issuers(self.ca) if self.ca is not None else frozenset()
+
     def learn(self, item: KeyValue) -> None:
         """One key as it was just read or written."""
         self._learn(item.key, item.value, item.mod_revision)
@@ -92,8 +108,7 @@ class Registry:
         self._versions[key] = mod_revision
         try:
             if key == keys.pki_ca():
-                # Without a CA nobody could be let in: what was known stays, a wiped store gets it back.
-                self.ca = records.decode_ca(value) if value is not None else self.ca
+                self._learn_ca(key, value)
             elif (place := keys.parse_pki_identity(key)) is not None:
                 if value is None:
                     self.identities.pop(place, None)
@@ -107,6 +122,24 @@ class Registry:
         except DamagedRecordError as error:
             log.warning("store_key.ignored", key=key, error=str(error))
 
+    def _learn_ca(self, key: str, value: bytes | None) -> None:
+        """What was known stays where the store lost it, or came back from before a rotation: it gets it back."""
+        if value is None:
+            return
+        ca = records.decode_ca(value)
+        if self.ca is not None and ca.roots[0].since_ms < self.ca.roots[0].since_ms:
+            log.warning("ca.older_in_store", key=key)
+        else:
+            self.ca = ca
+
     def _tell(self) -> None:
         for callback in self.changed:
             callback()
+
+
+@lru_cache(maxsize=2)
+def _issuers(ca: records.CaRecord) -> frozenset[str]:
+    return frozenset(
+        certificates.key_identifier(certificates.from_pem(root.certificate_pem.encode())[0])
+        for root in ca.roots
+    )

@@ -108,29 +108,35 @@ class Roots:
         """Of the root that signs: what new join tokens pin."""
         return certificates.digest(self.trusted[0])
 
-    async def rotate(self) -> None:
-        """A new root signs; the old one vouches for it and stays trusted. Raises RefusedError."""
+    async def rotate(self, *, is_stolen: bool = False) -> None:
+        """A new root signs; the old one vouches for it and stays trusted. Raises RefusedError.
+
+        Not where its key was stolen: then nothing that it signed is good any more. While it was trusted, what
+        a thief signs could be renewed under the new one.
+        """
 
         async def attempt() -> bool | None:
             record, version = await self._read_ca()
-            if len(record.roots) > 1:
+            if len(record.roots) > 1 and not is_stolen:
                 raise RefusedError(
                     "the last rotation is not over: certificates of the old root are still in use (see"
                     " `bay ca show`); it ends by itself, or now with `bay ca rotate --finish`"
                 )
             old = _signing_root(record)
             new = certificates.new_root(self._cluster, now_s=self._wall_s())
-            cross = certificates.cross_signed(new, old, now_s=self._wall_s())
             # Which of two CAs is the later one is told by this, whatever the clocks of managers say.
             since_ms = max(self._now_ms(), record.roots[0].since_ms + 1)
+            signing = replace(self._root_record(new), since_ms=since_ms)
+            if is_stolen:
+                return await self._swap_ca(records.CaRecord(roots=(signing,)), version)
+            cross = certificates.cross_signed(new, old, now_s=self._wall_s())
             following = records.CaRecord(
-                roots=(replace(self._root_record(new), since_ms=since_ms), record.roots[0]),
-                cross_pem=certificates.to_pem(cross).decode(),
+                roots=(signing, record.roots[0]), cross_pem=certificates.to_pem(cross).decode()
             )
             return await self._swap_ca(following, version)
 
         await retried("the CA", attempt)
-        log.warning("ca.rotated", root=self.signing_digest)
+        log.warning("ca.rotated", root=self.signing_digest, is_stolen=is_stolen)
 
     async def finish(self) -> None:
         """Trust the old root no more. Raises RefusedError."""
@@ -151,8 +157,11 @@ class Roots:
             f"{record.kind} {record.name}"
             for record in self._registry.identities.values()
             if not record.is_revoked
-            and record.issuer_key not in ("", current)
-            and record.not_after_ms > self._now_ms()
+            and self._now_ms()
+            < max(
+                record.older_not_after_ms,
+                record.not_after_ms if record.issuer_key not in ("", current) else 0,
+            )
         )
 
     async def _read_ca(self) -> tuple[records.CaRecord, int]:

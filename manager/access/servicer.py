@@ -31,6 +31,7 @@ from manager.errors import RefusedError
 log = structlog.get_logger(__name__)
 
 _PEER_TIMEOUT_S = 3.0
+USER_TTL_MAX_MS = 3653 * 86400 * 1000
 AUDIT_LIMIT = 200
 AUDIT_LIMIT_MAX = 10_000
 
@@ -228,13 +229,18 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
 
     async def CreateUser(self, request: api.CreateUserRequest, context: Context) -> api.CreateJoinTokenReply:
         """And the token for their first login."""
-        if not request.role:
+        if not request.role or request.role not in callers_pb2.Role.values():
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "a user needs a role: viewer, operator or admin"
             )
+        if not 0 <= request.ttl_ms <= USER_TTL_MAX_MS:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "a user's access lasts ten years at most; 0 is without an end",
+            )
 
         async def answer() -> api.CreateJoinTokenReply:
-            ends_ms = int(self._wall_s() * 1000) + request.ttl_ms if request.ttl_ms > 0 else 0
+            ends_ms = int(self._wall_s() * 1000) + request.ttl_ms if request.ttl_ms else 0
             await self._authority.create_user(request.name, role=request.role, access_ends_ms=ends_ms)
             return await self._token(Kind.USER, name=request.name)
 
@@ -304,9 +310,14 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
 
     async def RotateCa(self, request: api.RotateCaRequest, context: Context) -> api.ShowCaReply:
         """A new root, or the end of the old one."""
+        if request.finish and request.stolen:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "write finish or stolen, not both")
 
         async def answer() -> api.ShowCaReply:
-            await (self._roots.finish() if request.finish else self._roots.rotate())
+            if request.finish:
+                await self._roots.finish()
+            else:
+                await self._roots.rotate(is_stolen=request.stolen)
             return self._shown_ca()
 
         return await self._answered(context, answer)

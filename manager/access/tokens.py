@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
 from bayplan.identity.names import Kind, is_identity_name
 from bayplan.identity.tokens import JoinToken, is_secret, new_token, secret_hash
 from manager.access import records
 from manager.access.ages import age
 from manager.errors import RefusedError
 from manager.store import keys
-from manager.store.port import Compare, DeleteKey, Field, Store
+from manager.store.port import Compare, DeleteKey, Field, KeyValue, Store
+from manager.store.records import DamagedRecordError
 from manager.store.swap import ConflictError, retried, swap
+
+log = structlog.get_logger(__name__)
 
 TTL_MS = 3600 * 1000
 TTL_MAX_MS = 30 * 86400 * 1000
@@ -35,7 +40,7 @@ class Tokens:
     async def find(self, token_id: str, secret: str) -> tuple[records.TokenRecord, int]:
         """The token with this secret, and its version. Raises NotLetInError."""
         item = await self._store.get(keys.pki_token(token_id)) if is_identity_name(token_id) else None
-        record = records.decode_token(item.value) if item is not None else None
+        record = _decoded(item) if item is not None else None
         # Compared in any case, so that an unknown id takes as long as a wrong secret.
         is_right = is_secret(secret, record.secret_hash if record is not None else secret_hash(""))
         if item is None or record is None or not is_right:
@@ -86,7 +91,9 @@ class Tokens:
         """All that are kept; those that expired a day ago are thrown away now."""
         found: list[records.TokenRecord] = []
         for item in (await self._store.list(keys.PKI_TOKENS)).items:
-            record = records.decode_token(item.value)
+            record = _decoded(item)
+            if record is None:
+                continue
             if record.expires_ms + KEPT_MS < self._now_ms():
                 guard = Compare(key=item.key, field=Field.MOD_REVISION, to=item.mod_revision)
                 await self._store.txn([guard], [DeleteKey(key=item.key)])
@@ -102,10 +109,28 @@ class Tokens:
             item = await self._store.get(key) if key else None
             if item is None:
                 raise LookupError(f"there is no join token {token_id[:80]}")
-            record = replace(records.decode_token(item.value), is_revoked=True)
-            return await swap(self._store, key, records.encode(record), version=item.mod_revision)
+            record = _decoded(item)
+            if record is None:
+                raise LookupError(f"there is no join token {token_id[:80]}")
+            revoked = replace(record, is_revoked=True)
+            return await swap(self._store, key, records.encode(revoked), version=item.mod_revision)
 
         await retried("the token", attempt)
 
+    async def revoke_of(self, user: str) -> None:
+        """All that would let a user in: none of them shall serve when the user is made anew."""
+        for token in await self.all():
+            if (token.kind, token.name) == (Kind.USER.value, user) and not token.is_revoked:
+                await self.revoke(token.id)
+
     def _now_ms(self) -> int:
         return int(self._wall_s() * 1000)
+
+
+def _decoded(item: KeyValue) -> records.TokenRecord | None:
+    """None of junk: it lets nobody in, and stands in nobody's way."""
+    try:
+        return records.decode_token(item.value)
+    except DamagedRecordError as error:
+        log.warning("store_key.ignored", key=item.key, error=str(error))
+        return None

@@ -177,9 +177,10 @@ class ControlServicer(RegistryMethods):
     async def _remove_node(
         self, leadership: Leadership, request: api.UpdateNodeRequest
     ) -> api.UpdateNodeReply:
-        await leadership.remove_node(request.name, lambda: live.check_removable(leadership, request.name))
-        # Whoever still has its key must not come back as a new node of the same name.
+        live.check_removable(leadership, request.name)
+        # First: whoever still has its key must not come back as a new node of the same name.
         await self._manager.forget_node(request.name)
+        await leadership.remove_node(request.name, lambda: live.check_removable(leadership, request.name))
         return api.UpdateNodeReply(mark=leadership.mark(), changed=True)
 
     # -- documents: from the leader with their status, else from the store without -------------

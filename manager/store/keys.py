@@ -1,6 +1,7 @@
-"""Every key we use in etcd. One writer per key: users' intent by the control API, the rest by the leader.
+"""Every key we use in etcd.
 
-What does not parse under our prefix is junk that somebody else put there: parsers answer
+One writer per key: users' intent by the control API, identities and the keyring by any manager with
+compare-and-swap, each manager its own among the managers', the rest by the leader. What does not parse under our prefix is junk that somebody else put there: parsers answer
 None, the reader warns, nobody crashes.
 """
 

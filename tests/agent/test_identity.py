@@ -76,8 +76,16 @@ class Managers:
     failures: list[Exception] = field(default_factory=list)
     asked: list[tuple[str, float, tuple[str, ...], Any]] = field(default_factory=list)
     kind: Kind = Kind.NODE  # Whom the token is for.
+    keys: list[certificates.Key] = field(default_factory=list)  # Of those who wanted to join.
+    slept_s: float = 0.0  # Wall time is ahead of the loop's by so much.
 
-    async def join(self, managers: Sequence[str], token: JoinToken, *, name: str) -> Joined:
+    def wall_s(self) -> float:
+        return wall_s() + self.slept_s
+
+    async def join(
+        self, managers: Sequence[str], token: JoinToken, *, name: str, key: certificates.Key
+    ) -> Joined:
+        self.keys.append(key)
         return self._answer("join", managers, (token, name))
 
     async def renew(self, managers: Sequence[str], channel_to: Any) -> Joined:
@@ -91,7 +99,7 @@ class Managers:
         if self.failures:
             raise self.failures.pop(0)
         return Joined(
-            credentials=some_credentials(kind=self.kind, issued_s=round(wall_s())), managers=MANAGERS
+            credentials=some_credentials(kind=self.kind, issued_s=round(self.wall_s())), managers=MANAGERS
         )
 
     @property
@@ -181,6 +189,38 @@ class TestJoining:
 
         assert managers.times_s == [JOIN_RETRY_S * number for number in range(6)]
 
+    async def test_shows_the_same_key_after_a_crash(self, tmp_path: Path, managers: Managers) -> None:
+        """The manager may have written the token's use down: who comes with another key is refused."""
+        given = settings(tmp_path, token=str(TOKEN))
+        managers.failures = [UNREACHABLE]
+        first = asyncio.ensure_future(own_identity(given, joining=managers.join))
+        await asyncio.sleep(JOIN_RETRY_S / 2)
+        first.cancel()
+        await asyncio.wait([first])
+        await own_identity(given, joining=managers.join)
+
+        before, after = map(certificates.key_to_pem, managers.keys)
+        assert before == after
+
+    async def test_a_crash_before_it_is_kept_costs_no_token(self, tmp_path: Path, managers: Managers) -> None:
+        given = settings(tmp_path, token=str(TOKEN))
+        in_the_way = given.data_dir / DIRECTORY / "roots.pem"
+        in_the_way.mkdir(parents=True)
+        with pytest.raises(IsADirectoryError):
+            await own_identity(given, joining=managers.join)
+        in_the_way.rmdir()
+        await own_identity(given, joining=managers.join)
+
+        before, after = map(certificates.key_to_pem, managers.keys)
+        assert before == after
+
+    async def test_leaves_nothing_but_the_identity(self, tmp_path: Path, managers: Managers) -> None:
+        given = settings(tmp_path, token=str(TOKEN))
+        await own_identity(given, joining=managers.join)
+
+        left = {path.name for path in (given.data_dir / DIRECTORY).iterdir()}
+        assert left == {"identity.pem", "roots.pem"}
+
     async def test_a_final_refusal_is_said_and_another_token_helps(
         self, tmp_path: Path, managers: Managers
     ) -> None:
@@ -215,7 +255,7 @@ class TestJoining:
             f"the join token is for a {kind}, not for a node: make another one with"
             " `bay join-token create --role node`"
         )
-        assert load_credentials(tmp_path / "data" / DIRECTORY) is None
+        assert list((tmp_path / "data" / DIRECTORY).iterdir()) == []
 
     async def test_the_data_of_another_node_is_not_taken_over(
         self, tmp_path: Path, managers: Managers
@@ -249,7 +289,7 @@ class Agent:
             directory,
             transport=self.transport,
             managers=lambda: self.known,
-            wall_s=wall_s,
+            wall_s=managers.wall_s,
             chance=random.Random(seed),
             renewing=managers.renew,
             rejoining=managers.rejoin,
@@ -395,16 +435,40 @@ class TestRenewal:
 
         assert logs[0]["error"] == "the certificate of node n1 was revoked"
 
-    async def test_a_disk_that_is_full_does_not_end_it(self, agent: Agent) -> None:
-        """Nothing is shown that is not kept: after a restart its key would be gone."""
+    async def test_a_full_disk_costs_no_certificate(self, agent: Agent, managers: Managers) -> None:
+        """What was got is shown, and kept as soon as it can be."""
+        agent.directory.write_bytes(b"in the way")
+        with structlog.testing.capture_logs() as logs:
+            async with agent.running():
+                await agent.own.newer_than(1)
+                await asyncio.sleep(600)
+                agent.directory.unlink()
+                await asyncio.sleep(60)
+                assert load_credentials(agent.directory) == agent.own.credentials
+
+        assert managers.hows == ["renew"]
+        assert [entry["event"] for entry in logs].count("certificate.not_saved") == 10
+
+    async def test_on_a_disk_that_stays_full_the_next_one_comes_all_the_same(
+        self, agent: Agent, managers: Managers
+    ) -> None:
         agent.directory.write_bytes(b"in the way")
         async with agent.running():
-            await asyncio.sleep(0.75 * LIFE_S)
-            assert agent.own.version == 1
-            agent.directory.unlink()
-            await agent.own.newer_than(1)
+            await asyncio.sleep(5 * LIFE_S)
 
-        assert load_credentials(agent.directory) == agent.own.credentials
+        assert set(managers.hows) == {"renew"}
+        assert 7 <= len(managers.hows) <= 10
+
+    async def test_a_host_that_was_asleep_renews_within_a_minute(
+        self, agent: Agent, managers: Managers
+    ) -> None:
+        """Or whose clock was set: wall time leaps, the loop's does not."""
+        async with agent.running():
+            await asyncio.sleep(600)
+            managers.slept_s = 2 * LIFE_S
+            await asyncio.sleep(60)
+
+        assert managers.hows == ["rejoin"]
 
 
 class TestBeingAsked:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,24 @@ def is_cut(client: socket.socket) -> bool:
     return False
 
 
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Of those that this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    taken = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 class TestConnections:
     def test_of_one_address_those_beyond_the_limit_are_cut_the_newest_first(self, server: Server) -> None:
         host = free_host()
@@ -117,6 +136,27 @@ class TestConnections:
         assert server.connections.look() == {}
         assert not any(is_cut(each) for each in clients)
 
+    def test_a_manager_has_no_limit(self, stack: ExitStack) -> None:
+        """It passes agents on, a connection for each."""
+        server, host = Server(stack), free_host()
+        server.connections = Connections(
+            (server.main, server.joining), LIMITS, managers=lambda: [f"{host}:7400", "nowhere.invalid:7400"]
+        )
+        clients = [server.connected(host, server.main) for _ in range(8)]
+        flood = [server.connected(free_host(), server.main) for _ in range(1)]
+
+        assert server.connections.look() == {}
+        assert not any(is_cut(each) for each in clients + flood)
+
+    def test_when_no_descriptor_is_left_the_flood_is_cut_all_the_same(self, server: Server) -> None:
+        host = free_host()
+        server.connections.look()
+        clients = [server.connected(host, server.main) for _ in range(5)]
+        with no_descriptor_left():
+            assert server.connections.look() == {(server.main, host): 2}
+
+        assert [is_cut(each) for each in clients] == [False, False, False, True, True]
+
     def test_a_host_with_many_addresses_of_ipv6_is_one(self, stack: ExitStack) -> None:
         try:
             server = Server(stack, socket.AF_INET6)
@@ -130,6 +170,7 @@ class TestConnections:
     def test_what_it_looks_at_stays_open_and_as_it_was(self, server: Server) -> None:
         """The sockets are gRPC's: neither closed nor made blocking."""
         clients = [server.connected(free_host(), server.main) for _ in range(3)]
+        server.connections.look()
         before = _descriptors()
         for _ in range(3):
             server.connections.look()

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -231,3 +232,23 @@ class TestAViewer:
             await call.write(control.ExecInput(start=start))
 
             assert (await read_to_end(call, within_s=5)).code is PERMISSION_DENIED
+
+
+class TestAUserThatCannotBe:
+    @pytest.mark.parametrize(
+        ("role", "ttl_ms", "words"),
+        [
+            (0, 0, "a user needs a role"),
+            (99, 0, "a user needs a role"),
+            (ROLE_VIEWER, 2**63 - 1, "lasts ten years at most"),
+            (ROLE_VIEWER, -1, "lasts ten years at most"),
+        ],
+    )
+    async def test_is_made_by_no_admin(self, world: World, role: Any, ttl_ms: int, words: str) -> None:
+        """One of a role above all others would be let through everywhere, and leave no trace."""
+        request = access.CreateUserRequest(name="superuser", role=role, ttl_ms=ttl_ms)
+        async with world.unchanged():
+            denied = await denial(world.access().CreateUser(request))
+
+        assert denied.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert words in denied.words

@@ -150,8 +150,7 @@ class World:
         """Found the cluster and let everybody in."""
         self._stack.push_async_callback(self.store.aclose)
         first = await self.add_manager("m1")
-        token = parse_token(self._noted((first.access.directory / "admin.token").read_text()))
-        self.members["admin"] = Member((await join([first.address], token, name="")).credentials)
+        self.members["admin"] = await self.log_in((first.access.directory / "admin.token").read_text())
         self._access: list[AccessAsyncStub] = []
         self._control: list[ControlAsyncStub] = []
         self._add_stubs(first)
@@ -222,13 +221,15 @@ class World:
     async def join(self, kind: str, name: str) -> Joined:
         return await join([self.address], parse_token(await self.token(kind)), name=name)
 
+    async def log_in(self, token: str) -> Member:
+        return Member((await join([self.address], parse_token(self._noted(token)), name="")).credentials)
+
     async def node(self, name: str) -> Member:
         return Member((await self.join("node", name)).credentials)
 
     async def user(self, name: str, role: callers_pb2.Role, *, ttl_ms: int = 0) -> Member:
         made = await self.access().CreateUser(access.CreateUserRequest(name=name, role=role, ttl_ms=ttl_ms))
-        joined = await join([self.address], parse_token(self._noted(made.token)), name="")
-        return Member(joined.credentials)
+        return await self.log_in(made.token)
 
     async def ask_to_join(
         self, address: str, token: JoinToken, name: str, *, request: bytes | None = None

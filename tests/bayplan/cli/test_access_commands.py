@@ -225,6 +225,16 @@ class TestKeys:
         assert (await bay("ca", "rotate", "--finish", "--yes")).code == 0
         assert [one.finish for one in bay.access.named("RotateCaRequest")] == [False, True]
 
+    async def test_rotate_after_a_theft(self, bay: Bay) -> None:
+        ended = await bay("ca", "rotate", "--stolen")
+        assert ended.code == 2
+        assert "Every user must log in, and every node join, again." in ended.err
+        assert not bay.access.named("RotateCaRequest")
+        ended = await bay("ca", "rotate", "--stolen", "--yes")
+        assert "`bayplan-manager --new-admin-token`" in ended.err
+        assert [one.stolen for one in bay.access.named("RotateCaRequest")] == [True]
+        assert (await bay("ca", "rotate", "--stolen", "--finish")).code == 2
+
     async def test_rotate_keys(self, bay: Bay) -> None:
         ended = await bay("admin", "rotate-keys")
         assert ended.out == "keys rotated: cluster key k2, 12 values encrypted again\n"

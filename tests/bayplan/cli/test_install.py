@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+import agent.main
+import manager.main
 from agent.main import SETTINGS as AGENT_SETTINGS
 from agent.settings import WITNESS_PORT
 from bayplan.cli import node_check
@@ -68,8 +71,8 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.accounts = Accounts()
         self.host = Host(root=root, accounts=self.accounts)
-        for name in ("bayplan-manager", "bayplan-agent"):
-            self.write(f"/opt/bayplan/bin/{name}", "")
+        for name in ("opt/bayplan/bin/bayplan-manager", "opt/bayplan/bin/bayplan-agent", "usr/bin/etcd"):
+            self.write(f"/{name}", "")
 
     def write(self, path: str, text: str) -> None:
         self.host.path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +214,17 @@ class TestManager:
         with pytest.raises(CommandError, match="/opt/bayplan"):
             plan_manager(FIRST, Environment(programs="/opt/bayplan/bin", python=place), machine.host)
 
+    @pytest.mark.parametrize("setting", ["data-dir", "join-token-file", "etcd-ca", "etcd-cert", "etcd-key"])
+    @pytest.mark.parametrize("path", ["/home/ann/x", "/root/x", "/run/user/1000/x", "x"])
+    def test_a_path_that_services_cannot_see_is_refused(
+        self, machine: Machine, setting: str, path: str
+    ) -> None:
+        with pytest.raises(CommandError, match=f"^--{setting} {path} is ") as ended:
+            machine.manager(Wanted(settings={**FIRST.settings, setting: path}))
+
+        assert ended.value.exit_code == 2
+        assert not machine.host.path("/etc/bayplan").exists()
+
     def test_the_client_alone_is_not_enough(self, machine: Machine) -> None:
         with pytest.raises(CommandError, match="not bayplan-client"):
             plan_manager(FIRST, Environment(programs="/usr/bin", python="/usr"), machine.host)
@@ -246,6 +260,11 @@ class TestAgent:
 
         assert machine.settings("agent")["managers"] == "10.0.0.1:7400"
 
+    @pytest.mark.parametrize("setting", ["data-dir", "join-token-file"])
+    def test_a_path_in_a_home_is_refused(self, machine: Machine, setting: str) -> None:
+        with pytest.raises(CommandError, match=f"^--{setting} /home/ann/x is below a home directory"):
+            machine.agent(**{"managers": "10.0.0.1:7400", setting: "/home/ann/x"})
+
     def test_its_stop_leaves_containers_alone(self, machine: Machine) -> None:
         machine.agent(managers="10.0.0.1:7400")
 
@@ -254,11 +273,14 @@ class TestAgent:
 
 class TestEtcd:
     def plan(
-        self, machine: Machine, *members: str, address: str = "10.0.0.1", is_existing: bool = False
+        self,
+        machine: Machine,
+        *members: str,
+        address: str = "10.0.0.1",
+        is_existing: bool = False,
+        program: str = "/usr/bin/etcd",
     ) -> Plan:
-        return plan_etcd(
-            "e1", address, members, is_existing=is_existing, program="/usr/bin/etcd", host=machine.host
-        )
+        return plan_etcd("e1", address, members, is_existing=is_existing, program=program, host=machine.host)
 
     def environment(self, machine: Machine) -> dict[str, str]:
         lines = machine.read("/etc/bayplan/etcd.env").splitlines()
@@ -294,6 +316,24 @@ class TestEtcd:
     def test_without_certificates_it_is_said_how_they_are_made(self, machine: Machine) -> None:
         with pytest.raises(CommandError, match=r"bay admin etcd-certs /etc/bayplan/etcd --host 10\.0\.0\.1"):
             self.plan(machine)
+
+    @pytest.mark.parametrize(
+        ("program", "says"),
+        [
+            ("bin/etcd", "--program bin/etcd is not an absolute path"),
+            ("/root/etcd", "--program /root/etcd is below a home directory"),
+            ("/opt/etcd", "there is no program /opt/etcd"),
+        ],
+    )
+    def test_a_program_that_its_unit_cannot_run_is_refused(
+        self, machine: Machine, program: str, says: str
+    ) -> None:
+        machine.certificates()
+        machine.write("/root/etcd", "")
+
+        with pytest.raises(CommandError, match=f"^{says}") as ended:
+            self.plan(machine, program=program)
+        assert ended.value.exit_code == 2
 
     @pytest.mark.parametrize("member", ["e2", "e2=host2", "=10.0.0.2", "e1=10.0.0.9"])
     def test_a_member_that_is_mistyped_is_refused(self, machine: Machine, member: str) -> None:
@@ -333,6 +373,14 @@ class TestUnits:
                 "TimeoutStopSec",
                 "LimitNOFILE",
             } <= {*keys}
+
+    @pytest.mark.parametrize(
+        ("name", "code"), [("manager", manager.main.MEND_FIRST), ("agent", agent.main.MEND_FIRST)]
+    )
+    def test_do_not_restart_what_must_be_mended_first(self, units: list[Path], name: str, code: int) -> None:
+        (unit,) = [each for each in units if each.stem == f"bayplan-{name}"]
+
+        assert f"RestartPreventExitStatus={code}" in unit.read_text().splitlines()
 
     def test_systemd_understands_them(self, units: list[Path]) -> None:
         """Where its tools are installed; programs and users that this host lacks are replaced."""
@@ -433,6 +481,23 @@ class TestEtcdCertificates:
         assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.key")} == {0o600}
         assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.pem")} == {0o644}
 
+    def test_keys_that_are_renewed_stay_readable_to_who_reads_them(self, tmp_path: Path) -> None:
+        """`bay install` gives them to the groups of etcd and of the manager."""
+        self.make(Order(directory=tmp_path, hosts=["10.0.0.1"]))
+        keys = [tmp_path / "server.key", tmp_path / "client.key"]
+        for key in keys:
+            key.chmod(0o640)
+            if os.geteuid() == 0:
+                os.chown(key, 4711, 4712)
+        before = [(key.stat().st_mode, key.stat().st_uid, key.stat().st_gid) for key in keys]
+        texts = [key.read_text() for key in keys]
+
+        self.make(Order(directory=tmp_path, hosts=["10.0.0.1"], is_renewal=True))
+
+        assert [(key.stat().st_mode, key.stat().st_uid, key.stat().st_gid) for key in keys] == before
+        assert [key.read_text() for key in keys] != texts
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
     def test_a_servers_key_can_be_given_to_another_user(self, tmp_path: Path) -> None:
         accounts = Accounts()
         accounts.names.add("etcd")
@@ -531,6 +596,13 @@ class TestCommand:
         assert done.returncode == 2
         assert "no join token" in done.stderr
         assert "hunter2" not in done.stderr
+
+    @pytest.mark.parametrize("role", ["manager", "agent"])
+    def test_a_token_and_a_file_for_it_are_refused_together(self, role: str) -> None:
+        done = self.bay("install", role, "--join-token", TOKEN, "--join-token-file", "/srv/t", "--dry-run")
+
+        assert done.returncode == 2
+        assert "give one of --join-token TOKEN and --join-token-file FILE" in done.stderr
 
     def test_certificates_are_made_by_the_command(self, tmp_path: Path) -> None:
         done = self.bay("admin", "etcd-certs", str(tmp_path / "etcd"), "--host", "10.0.0.2", "--name", "e2")

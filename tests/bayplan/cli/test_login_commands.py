@@ -29,12 +29,10 @@ class Secured(Bay):
     def environment(self) -> dict[str, str]:
         return {"BAYPLAN_CONFIG": str(self.file)}
 
-    def knows(self, name: str, *, age_s: float = 0.0, life_s: float = 86_400.0) -> None:
+    def knows(self, name: str, *, age_s: float = 0.0, life_s: float = 86_400.0, user: str = "admin") -> None:
         """There is a context, logged in to that long ago."""
-        held = credentials_of(
-            self.access.root, Kind.USER, "admin", issued_s=time.time() - age_s, life_s=life_s
-        )
-        made = Context(name=name, managers=(self.address,), cluster=CLUSTER, user="admin", role="admin")
+        held = credentials_of(self.access.root, Kind.USER, user, issued_s=time.time() - age_s, life_s=life_s)
+        made = Context(name=name, managers=(self.address,), cluster=CLUSTER, user=user, role="admin")
         contexts.save_login(self.file, held, lambda _: made)
 
 
@@ -56,6 +54,25 @@ class TestLogin:
             0, f'logged in to cluster {CLUSTER} as admin (admin); context "demo" is now current\n', ""
         )
         assert await bay("nodes", "-q") == Ended(0, "n1\n", "")
+
+    async def test_the_variable_that_chooses_a_context_gives_none_away(self, bay: Secured) -> None:
+        """A shell that means bob's context logs in as somebody else."""
+        bay.knows("theirs", user="bob")
+        before = contexts.read_config(bay.file).contexts["theirs"]
+        env = {"BAYPLAN_CONTEXT": "theirs"}
+        ended = await bay("login", bay.address, "--token", str(bay.access.token), env=env)
+
+        assert (ended.code, ended.err) == (0, "")
+        assert 'as admin (admin); context "default" is now current' in ended.out
+        assert contexts.read_config(bay.file).contexts["theirs"] == before
+
+    async def test_another_users_context_is_left_alone(self, bay: Secured) -> None:
+        bay.knows("theirs", user="bob")
+        ended = await bay("login", bay.address, "--token", str(bay.access.token), "--context", "theirs")
+
+        assert ended.code == 0
+        assert ended.err == 'warning: context "theirs" is another user\'s, and was left alone\n'
+        assert 'as admin (admin); context "default" is now current' in ended.out
 
     async def test_takes_the_token_from_a_file_or_stdin(self, bay: Secured, tmp_path: Path) -> None:
         (tmp_path / "token").write_text(f"{bay.access.token}\n")
@@ -229,7 +246,7 @@ class TestCertificate:
         assert len(bay.access.named("RenewRequest")) == 1
 
     async def test_that_ended_and_is_not_renewed_leads_to_a_login(self, bay: Secured) -> None:
-        bay.knows("one", age_s=90_000, life_s=3600)
+        bay.knows("one", age_s=91_000, life_s=3600)
         bay.access.renewals = [(grpc.StatusCode.PERMISSION_DENIED, "user admin was revoked")]
         ended = await bay("nodes")
         assert ended.code == 1

@@ -195,7 +195,18 @@ class TestNetwork:
 
     def test_a_port_of_somebody_who_cannot_be_seen(self) -> None:
         (line,) = problems(listening={7443: ""})
-        assert "used by another program" in line
+        assert line.startswith("lacks  port 7443   used by another program")
+
+    def test_whose_a_port_is_only_root_can_see(self) -> None:
+        """It may be the agent's, which runs here."""
+        (_, line) = problems(listening={7443: ""}, is_root=False)
+        assert line == "warn   port 7443   in use; by whom, only root can see: run this with sudo"
+        (_, line) = problems(listening={7443: "nginx"}, is_root=False)
+        assert line.startswith("lacks  port 7443   used by nginx")
+
+    def test_another_port_for_the_agent(self) -> None:
+        checks = check_node(replace(GOOD, listening={7443: "nginx"}), witness_port=7500)
+        assert "ok     port 7500   free" in [check.line() for check in checks]
 
     @pytest.mark.parametrize("network", ["10.42.0.0/16", "10.42.7.0/24", "10.42.3.4/32"])
     def test_pods_addresses_in_use(self, network: str) -> None:
@@ -228,6 +239,23 @@ class TestManagers:
         assert [line.rpartition(":")[0] for line in lines] == [
             "lacks  manager     10.0.0.1:7400: no answer",
             "lacks  manager     10.0.0.1:7401: Connection refused",
+        ]
+
+    def test_of_which_others_answer(self) -> None:
+        """One is enough: to join at, and to run with."""
+        away = ManagerFacts(address="10.0.0.2:7400", main_problem="no answer", join_problem="no answer")
+        assert [line.rpartition(":")[0] for line in problems(managers=[MANAGER, away])] == [
+            "warn   manager     10.0.0.2:7400: no answer",
+            "warn   manager     10.0.0.2:7401: no answer",
+        ]
+
+    def test_none_of_which_can_be_joined_at(self) -> None:
+        """A firewall that knows only of the main port."""
+        closed = replace(MANAGER, join_problem="no answer")
+        lines = problems(managers=[closed, replace(closed, address="10.0.0.2:7400")])
+        assert [line.rpartition(":")[0] for line in lines] == [
+            "lacks  manager     10.0.0.1:7401: no answer",
+            "lacks  manager     10.0.0.2:7401: no answer",
         ]
 
     def test_whose_clock_is_ahead(self) -> None:
@@ -360,6 +388,21 @@ class TestGather:
 
 
 class TestCommand:
+    def test_looks_at_the_port_that_the_agent_is_given(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            done = subprocess.run(
+                [
+                    sys.executable, "-m", "bayplan.cli", "node", "check", "--witness-port", port,
+                    "--docker-host", f"unix://{tmp_path}/none.sock", "--data-dir", str(tmp_path),
+                ],
+                check=False,
+                capture_output=True,
+                text=True,
+            )  # fmt: skip
+
+        assert f"lacks  port {port}" in done.stdout
+
     def test_ends_with_1_if_anything_is_lacking(self, tmp_path: Path) -> None:
         done = subprocess.run(
             [

@@ -280,7 +280,7 @@ class TestRegistry:
         assert ended.out == 'registry "reg.example:5000" deleted\n'
         ended = await bay("registry", "logout", "reg.example:5000")
         assert (ended.code, ended.err) == (1, "error: there is no login for registry reg.example:5000\n")
-        assert (await bay("registry", "list")).err == "No logins found.\n"
+        assert (await bay("registry", "list")).err == "Nothing found.\n"
 
     async def test_an_empty_password_is_refused(self, bay: Bay) -> None:
         words = ("registry", "login", "reg.example", "--username", "me")

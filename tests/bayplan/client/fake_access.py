@@ -72,12 +72,13 @@ class FakeAccess(AccessServicer):
     denied: set[str] = field(default_factory=set)  # Methods that CanI says no to.
     failures: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)  # One a call, then none.
     renewals: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)  # The same, of these alone.
+    loses_answers: int = 0  # To so many who joined; their tokens are used.
     requests: list[Any] = field(default_factory=list)
     callers: list[str] = field(default_factory=list)  # Serial numbers of the certificates they showed.
 
     def __post_init__(self) -> None:
         self.token = new_token(certificates.digest(self.root.certificate))
-        self._used = False
+        self._used_by = ""
 
     async def _begin(self, request: Any, context: Context) -> None:
         self.requests.append(request)
@@ -96,9 +97,13 @@ class FakeAccess(AccessServicer):
             return await self._issued(request.certificate_request, context)
         if request.token.secret != self.token.secret:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this cluster knows no such join token")
-        if self._used:
+        key = certificates.key_digest(certificates.requested_key(request.certificate_request))
+        if self._used_by not in {"", key}:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this join token was used already")
-        self._used = True
+        self._used_by = key
+        if self.loses_answers:
+            self.loses_answers -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was closed")
         return await self._issued(request.certificate_request, context)
 
     async def Renew(self, request: access.RenewRequest, context: Context) -> access.JoinReply:

@@ -163,6 +163,12 @@ class TestNames:
         config = config.with_context(a_context("3f2a9c1d"))
         assert context_name(config, self.identity("bob")) == "3f2a9c1d-bob"
 
+    def test_never_takes_anothers_place(self) -> None:
+        taken = ("default", "3f2a9c1d", "3f2a9c1d-bob", "3f2a9c1d-2")
+        config = Config(contexts={name: a_context(name, user="carol") for name in taken})
+
+        assert context_name(config, self.identity("bob")) == "3f2a9c1d-3"
+
 
 class TestChanges:
     def test_delete_takes_the_credentials_too(self, saved: Path) -> None:

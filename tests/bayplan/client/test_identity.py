@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import stat
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
@@ -20,8 +23,8 @@ from bayplan.client import (
 )
 from bayplan.client.contexts import Context
 from bayplan.client.login import login
-from bayplan.client.renewal import in_words
-from bayplan.identity.credentials import Credentials, load_credentials
+from bayplan.client.renewal import PATIENCE_EXPIRED_S, RETRY_S, Renewal, in_words
+from bayplan.identity.credentials import Credentials, OwnIdentity, load_credentials
 from bayplan.identity.names import Kind
 from bayplan.identity.tokens import new_token
 from tests.bayplan.client.fake_access import CLUSTER, DAY_S, FakeAccess, a_root, credentials_of, secured
@@ -37,17 +40,23 @@ class Manager:
         self.access = FakeAccess()
         self.control = FakeControl()
         self.file = file
-        self.address = ""
+        self.address = "m1:7400"
 
     def logged_in(
-        self, *, age_s: float = 0.0, life_s: float = DAY_S, cluster: str = CLUSTER, user: str = "admin"
+        self,
+        *,
+        age_s: float = 0.0,
+        life_s: float = DAY_S,
+        cluster: str = CLUSTER,
+        user: str = "admin",
+        name: str = "demo",
     ) -> Credentials:
-        """As the user was that long ago, in the context "demo"."""
+        """As the user was that long ago."""
         root = self.access.root if cluster == CLUSTER else a_root(cluster)
         held = credentials_of(
             root, Kind.USER, user, issued_s=time.time() - age_s, life_s=life_s, cluster=cluster
         )
-        made = Context(name="demo", managers=(self.address,), cluster=cluster, user=user)
+        made = Context(name=name, managers=(self.address,), cluster=cluster, user=user)
         contexts.save_login(self.file, held, lambda _: made)
         return held
 
@@ -113,6 +122,41 @@ class TestLogin:
 
         made = await login([manager.address], str(manager.access.token), context="second")
         assert made.name == "second"
+
+    @pytest.mark.parametrize("context", ["", "second"])
+    async def test_an_answer_that_was_lost_costs_no_token(self, manager: Manager, context: str) -> None:
+        manager.access.loses_answers = 1
+        with pytest.raises(UnavailableError):
+            await login([manager.address], str(manager.access.token), context=context)
+
+        made = await login([manager.address], str(manager.access.token), context=context)
+        assert made.user == "admin"
+        directory = contexts.all_credentials(manager.file)
+        assert [path.name for path in directory.iterdir()] == [made.name], "no key is left behind"
+
+    async def test_the_key_waits_for_its_answer_in_a_file_for_its_owner_alone(self, manager: Manager) -> None:
+        manager.access.loses_answers = 1
+        with pytest.raises(UnavailableError):
+            await login([manager.address], str(manager.access.token))
+
+        directory = contexts.all_credentials(manager.file)
+        (key,) = directory.iterdir()
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (directory, key)] == [0o700, 0o600]
+
+    async def test_a_place_where_no_key_can_be_kept_is_said_before_the_token_is_used_up(
+        self, manager: Manager
+    ) -> None:
+        contexts.all_credentials(manager.file).write_bytes(b"in the way")
+        with pytest.raises(ContextError, match=r"cannot change .*/credentials"):
+            await login([manager.address], str(manager.access.token))
+        assert not manager.access.requests
+
+    async def test_another_users_context_is_left_alone(self, manager: Manager) -> None:
+        bob = manager.logged_in(user="bob")
+        made = await login([manager.address], str(manager.access.token), context="demo")
+
+        assert (made.name, made.user) == ("default", "admin")
+        assert manager.on_disk().key_pem == bob.key_pem
 
     async def test_a_damaged_file_is_said_before_the_token_is_used_up(self, manager: Manager) -> None:
         manager.file.write_text("contexts: [")
@@ -200,6 +244,43 @@ class TestRenewal:
 
         assert not contexts.credentials_directory(manager.file, "demo").exists()
 
+    async def test_one_that_cannot_be_kept_is_shown_and_kept_later(self, manager: Manager) -> None:
+        """A disk is full for a while: nobody is asked for another certificate meanwhile."""
+        before = manager.logged_in(age_s=0.8 * DAY_S)
+        own, passed_s = OwnIdentity(before), 0.0
+        context = contexts.read_config(manager.file).contexts["demo"]
+        renewal = Renewal(
+            manager.file,
+            context,
+            own,
+            context.managers,
+            now_s=lambda: time.time() + passed_s,
+            chance=random.Random(1),
+        )
+        # Where it would write first.
+        in_the_way = contexts.credentials_directory(manager.file, "demo") / f".roots.pem.{os.getpid()}"
+        in_the_way.mkdir()
+        for _ in range(3):
+            await renewal.refresh()
+            passed_s += RETRY_S
+        assert own.credentials != before
+        assert manager.on_disk().key_pem == before.key_pem
+
+        in_the_way.rmdir()
+        await renewal.refresh()
+        assert manager.on_disk() == own.credentials
+        assert len(manager.access.named("RenewRequest")) == 1
+
+    async def test_does_not_wait_for_that_of_another_context(self, manager: Manager) -> None:
+        """Whose managers may be gone."""
+        own = OwnIdentity(manager.logged_in(name="gone"))
+        manager.logged_in(age_s=0.8 * DAY_S)
+        gone = Renewal(manager.file, contexts.read_config(manager.file).contexts["gone"], own, [])
+        async with gone._alone(asyncio.get_running_loop().time() + 1), Client.from_context("demo") as client:
+            await client.whoami()
+
+        assert len(manager.access.named("RenewRequest")) == 1
+
     async def test_a_watch_goes_on_with_the_new_certificate(self, manager: Manager) -> None:
         """The manager ends it as the certificate ends: not a word of that reaches the caller."""
         manager.control.pods = [pod()]
@@ -226,6 +307,27 @@ class TestRenewal:
             "3 h",
             "2 d",
         ]
+
+
+class TestRenewalElsewhere:
+    @pytest.mark.virtual_time
+    async def test_that_takes_too_long_is_said_to(self, tmp_path: Path) -> None:
+        """Another program waits for a cluster that does not answer."""
+        manager = Manager(tmp_path / "config.yaml")
+        own = OwnIdentity(manager.logged_in(age_s=5.5 * HOUR_S, life_s=2 * HOUR_S))
+        context = contexts.read_config(manager.file).contexts["demo"]
+        one, other = (Renewal(manager.file, context, own, ["m1:7400"]) for _ in range(2))
+        loop = asyncio.get_running_loop()
+        async with one._alone(loop.time() + 1):
+            began_s = loop.time()
+            with pytest.raises(UnavailableError) as raised:
+                await other.refresh()
+
+        assert str(raised.value) == (
+            "your certificate expired 3 h ago and was not renewed: another program is renewing"
+            ' context "demo" and did not end in time: try again'
+        )
+        assert loop.time() - began_s == pytest.approx(PATIENCE_EXPIRED_S)
 
 
 class TestWords:

@@ -143,7 +143,7 @@ class Door:
         found: Any = await self.gate.intercept_service(continuation, details)
         return found
 
-    async def open(self, method: str, by: Member) -> asyncio.Task[Outcome]:
+    async def open(self, method: str, by: Member, *, behalf: str = "") -> asyncio.Task[Outcome]:
         """A stream that gives one message and then lasts."""
         begun = asyncio.Event()
 
@@ -152,7 +152,7 @@ class Door:
             await asyncio.Event().wait()
 
         handler = await self._guarded(method, grpc.unary_stream_rpc_method_handler(lasting))
-        context = self.context(by)
+        context = self.context(by, behalf=behalf)
 
         async def read() -> Outcome:
             try:

@@ -58,8 +58,10 @@ class Host:
         return {name: f"{path.stat().st_mode & 0o777:o}" for name, path in files.items()}
 
 
-async def let_in(access: Access, token: JoinToken, name: str = "") -> Member:
-    key = certificates.new_key()
+async def let_in(
+    access: Access, token: JoinToken, name: str = "", *, key: certificates.Key | None = None
+) -> Member:
+    key = key or certificates.new_key()
     issued = await access.authority.join_by_token(
         certificates.certificate_request(key), token_id=token.id, secret=token.secret, name=name
     )

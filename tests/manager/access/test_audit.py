@@ -176,21 +176,35 @@ class TestTheSameRefusal:
             await asyncio.sleep(1)
             assert [line["count"] for line in lines(path)] == [1, 999, 1], "told again"
 
-    async def test_is_of_the_same_one_for_the_same_reason(self, audit: Audit, path: Path) -> None:
+    async def test_is_of_the_same_one_about_the_same_method(self, audit: Audit, path: Path) -> None:
         async with written(audit):
             for entry in (
                 REFUSAL,
                 replace(REFUSAL, who="spiffe://c1/user/bob"),
                 replace(REFUSAL, address="10.0.0.8"),
                 replace(REFUSAL, method="bayplan.v1.Control/Delete"),
-                replace(REFUSAL, why="another"),
                 replace(REFUSAL, via="m2"),
             ):
                 audit.add(entry)
             await asyncio.sleep(1)
-            assert len(lines(path)) == 6
+            assert len(lines(path)) == 5
 
-    async def test_what_was_allowed_is_never_counted_together(self, audit: Audit, path: Path) -> None:
+    async def test_words_of_the_callers_choice_make_no_difference(self, audit: Audit, path: Path) -> None:
+        async with written(audit):
+            for number in range(1000):
+                audit.add(replace(REFUSAL, target=f"t{number}", why=f"cannot speak for node n{number}"))
+
+        assert [line["count"] for line in lines(path)] == [1, 999]
+
+    async def test_what_a_node_does_is_counted_too(self, audit: Audit, path: Path) -> None:
+        """It may have been taken over."""
+        async with written(audit):
+            for number in range(1000):
+                audit.add(replace(ENTRY, who="spiffe://c1/node/n1", target=f"t{number}"))
+
+        assert [(line["count"], line["allowed"]) for line in lines(path)] == [(1, True), (999, True)]
+
+    async def test_what_users_were_allowed_is_never_counted_together(self, audit: Audit, path: Path) -> None:
         async with written(audit):
             for _ in range(3):
                 audit.add(ENTRY)

@@ -122,11 +122,18 @@ class TestJoiningByToken:
         assert sorted(type(each).__name__ for each in outcomes) == ["Member", "RefusedError"]
         assert sorted([await desk.uses_left(each) for each in tokens]) == [0, 1]
 
-    @pytest.mark.parametrize("name", ["", ".", "a/b", "N1", "n_1", "-n", "n" * 64, "n1\n"])
+    @pytest.mark.parametrize("name", [".", "a/b", "N1", "n_1", "-n", "n" * 64, "n1\n"])
     async def test_a_node_must_be_called_as_nodes_are(self, desk: Desk, name: str) -> None:
         token = await desk.token()
         with pytest.raises(RefusedError, match="is no name of a node: lower case letters"):
             await desk.join(token, name)
+        assert await desk.uses_left(token) == 1
+
+    @pytest.mark.parametrize("kind", [Kind.NODE, Kind.MANAGER])
+    async def test_a_token_for_hosts_does_not_log_a_user_in(self, desk: Desk, kind: Kind) -> None:
+        token = await desk.token(kind)
+        with pytest.raises(RefusedError, match=f"not for a user but for a {kind}: log in with one of"):
+            await desk.join(token, "")
         assert await desk.uses_left(token) == 1
 
     async def test_a_manager_may_have_a_wider_name(self, desk: Desk) -> None:
@@ -209,7 +216,17 @@ class TestUsers:
         token = await desk.token(Kind.USER, name="bob")
         await desk.authority.revoke("user", "bob")
 
-        with pytest.raises(NotLetInError, match="the certificate of user bob was revoked"):
+        with pytest.raises(NotLetInError, match="this token was revoked"):
+            await desk.join(token)
+
+    async def test_nor_when_they_come_back(self, desk: Desk) -> None:
+        """It may have been stolen with all the rest."""
+        await desk.user("bob")
+        token = await desk.token(Kind.USER, name="bob")
+        await desk.authority.revoke("user", "bob")
+        await desk.user("bob")
+
+        with pytest.raises(NotLetInError, match="this token was revoked"):
             await desk.join(token)
 
     async def test_a_token_for_nobody_is_no_good(self, desk: Desk) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bayplan.v1 import access_pb2 as api
+from manager.access import cluster_keys as module
 from manager.access.cluster_keys import FILE, NEXT_FILE, ClusterKeys, read_keys
 from manager.errors import RefusedError
 from manager.store import keys
@@ -167,6 +168,67 @@ class TestRotating:
         assert await held.rotate(to_nobody) == (KEY.id, 1)
         assert server.get(keys.KEYRING) != before
         assert held.current()[1] == KEY.id
+
+
+class TestTwoRotationsAtOnce:
+    """There is one file for the next key: the second waits, or the key in use could be on no disk."""
+
+    async def test_by_one_manager(self, hosts: list[Host]) -> None:
+        held = await hosts[0].start(KEY)
+        outcomes = await asyncio.gather(
+            held.rotate(to_nobody), held.rotate(to_nobody), return_exceptions=True
+        )
+
+        assert sorted(type(each).__name__ for each in outcomes) == ["RefusedError", "tuple"]
+
+    async def test_by_two(self, hosts: list[Host]) -> None:
+        first, second = [await host.start(KEY) for host in hosts]
+        await first.take(ClusterKey.generate().to_text().encode())
+        with pytest.raises(RefusedError, match="is being replaced: try again in a minute"):
+            await first.take(ClusterKey.generate().to_text().encode())
+        with pytest.raises(RefusedError, match="is being replaced"):
+            await first.rotate(to_nobody)
+        with pytest.raises(RefusedError, match="is being replaced"):
+            first.check_settled()
+
+        await asyncio.sleep(60)
+        first.check_settled()
+        await second.rotate(lambda request: first.take(request.key))
+
+    async def test_after_one_that_failed_nobody_waits(self, hosts: list[Host]) -> None:
+        held = await hosts[0].start(KEY)
+
+        async def give(request: api.TakeClusterKeyRequest) -> None:
+            del request
+            raise RefusedError("manager m2 could not be given it")
+
+        with pytest.raises(RefusedError):
+            await held.rotate(give)
+        await held.rotate(to_nobody)
+
+
+class TestAFullDisk:
+    async def test_ends_nothing_and_the_key_is_written_when_there_is_room(
+        self, hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = [await host.start(KEY) for host in hosts]
+        key_id, _ = await first.rotate(lambda request: second.take(request.key))
+        await hosts[1].store.open()
+        running = asyncio.ensure_future(second.run())
+        with monkeypatch.context() as full:
+            full.setattr(module, "write_cluster_key", refuse)
+            await asyncio.sleep(3)
+            assert not running.done()
+            assert hosts[1].files() == {FILE, NEXT_FILE}, "with the key in use"
+        await asyncio.sleep(3)
+
+        assert hosts[1].files() == {FILE}
+        assert second.current()[1] == key_id
+        running.cancel()
+
+
+def refuse(path: Path, key: ClusterKey) -> None:
+    raise ClusterKeyError(f"cannot write the cluster key {key.id} to {path}: No space left on device")
 
 
 class TestRestart:

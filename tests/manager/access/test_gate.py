@@ -196,7 +196,11 @@ class TestWhether:
         ("record", "generation", "why"),
         [
             (an_identity(generation=2), 2, ""),
-            (an_identity(generation=2), 3, ""),
+            (
+                an_identity(generation=2),
+                3,
+                "the certificate of node n1 is of a generation that this cluster never issued",
+            ),
             (an_identity(generation=2), 1, "the certificate of node n1 was revoked"),
             (an_identity(generation=2, is_revoked=True), 2, "the certificate of node n1 was revoked"),
             (an_identity("bob", kind="user", access_ends_ms=1001), 1, ""),
@@ -271,7 +275,50 @@ class TestPassingOn:
         assert (await door.call(FOLLOW, manager, behalf=behalf)).code is grpc.StatusCode.UNAUTHENTICATED
 
 
+class TestARootThatWasDropped:
+    async def test_vouches_for_nobody_any_more_on_open_connections_either(
+        self, door: Door, desk: Desk
+    ) -> None:
+        anna = await desk.user("anna")
+        await desk.roots.rotate()
+        assert await door.call(GET, anna) == OK
+        await desk.roots.finish()
+        outcome = await door.call(GET, anna)
+
+        assert outcome.code is grpc.StatusCode.UNAUTHENTICATED
+        assert "the root that issued the certificate of this connection is trusted no more" in outcome.words
+
+    async def test_ends_streams_at_a_code_at_which_clients_connect_again(
+        self, door: Door, desk: Desk
+    ) -> None:
+        reading, manager = await door.open(WATCH, await desk.user("anna")), await a_manager(desk)
+        following = await door.open(FOLLOW, manager)
+        running = asyncio.ensure_future(door.gate.run())
+        await desk.roots.rotate(is_stolen=True)
+
+        assert (await reading).code is grpc.StatusCode.UNAVAILABLE
+        assert (await following).code is grpc.StatusCode.UNAVAILABLE
+        running.cancel()
+
+    async def test_a_root_that_another_manager_made_a_moment_ago_is_known(
+        self, door: Door, desk: Desk, server: FakeEtcd
+    ) -> None:
+        other = await a_desk(server, desk.clock, "m2")
+        await other.roots.rotate()
+
+        assert await door.call(GET, await other.user("bob")) == OK
+
+
 class TestOpenStreams:
+    async def test_end_when_the_manager_that_passed_them_on_is_revoked(self, door: Door, desk: Desk) -> None:
+        manager, anna = await a_manager(desk), await desk.user("anna")
+        reading = await door.open(WATCH, manager, behalf=f"{anna.leaf.identity}#1")
+        await desk.authority.revoke("manager", "m2")
+
+        assert await reading == Outcome(
+            grpc.StatusCode.UNAUTHENTICATED, "the certificate of manager m2 was revoked"
+        )
+
     async def test_end_when_their_caller_is_revoked(self, door: Door, desk: Desk) -> None:
         anna, bob = await desk.user("anna"), await desk.user("bob")
         annas, bobs = await door.open(WATCH, anna), await door.open(WATCH, bob)
@@ -343,6 +390,11 @@ class TestTheRecord:
         )
 
         assert door.notes.entries == [allowed, denied]
+
+    async def test_has_nothing_of_questions_for_health(self, door: Door) -> None:
+        """A load balancer, or a stranger, would fill it."""
+        assert await door.call("/grpc.health.v1.Health/Check") == OK
+        assert door.notes.entries == []
 
     async def test_has_what_a_method_itself_refuses(self, door: Door, desk: Desk) -> None:
         async def behaviour(_request: Any, _context: Any) -> None:

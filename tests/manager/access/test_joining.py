@@ -28,14 +28,19 @@ class OtherManager:
     access: Access
     failures: list[Exception] = field(default_factory=list)
     asked: int = 0
+    is_answer_lost: bool = False
 
-    async def join(self, managers: Sequence[str], token: JoinToken, *, name: str) -> Joined:
+    async def join(
+        self, managers: Sequence[str], token: JoinToken, *, name: str, key: certificates.Key
+    ) -> Joined:
         assert list(managers) == ["m1:7400"]
         self.asked += 1
         if self.failures:
             raise self.failures.pop(0)
-        member = await let_in(self.access, token, name)
-        key = self.access.cluster_keys.current()[0]
+        member = await let_in(self.access, token, name, key=key)
+        if self.is_answer_lost:
+            raise JoinError("m1:7400: connection reset", is_final=False)
+        cluster_key = self.access.cluster_keys.current()[0]
         return Joined(
             credentials=Credentials(
                 identity=member.leaf.identity,
@@ -46,7 +51,7 @@ class OtherManager:
                 roots_pem=member.issued.roots_pem,
             ),
             managers=("m1:7400",),
-            cluster_key=key if member.leaf.identity.kind is Kind.MANAGER else b"",
+            cluster_key=cluster_key if member.leaf.identity.kind is Kind.MANAGER else b"",
         )
 
 
@@ -83,6 +88,19 @@ class TestJoining:
 
         assert (await second.begin()).own.credentials == first.own.credentials
         assert other.asked == 1
+
+    async def test_goes_on_where_it_was_killed(self, second: Host, other: OtherManager) -> None:
+        """The token was used by then, and its answer was lost."""
+        token = await a_token(other.access, Kind.MANAGER)
+        second.token = str(token)
+        other.is_answer_lost = True
+        joining = asyncio.ensure_future(second.begin())
+        await asyncio.sleep(1)
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+        other.is_answer_lost = False
+
+        assert (await second.begin()).cluster == other.access.cluster
 
     async def test_needs_a_token(self, second: Host) -> None:
         with pytest.raises(NotAMemberError) as caught:
@@ -131,7 +149,7 @@ class TestJoining:
             await second.begin()
 
         assert str(caught.value) == "m1:7400: this token is used up; make a new one"
-        assert second.modes() == {}
+        assert [(name[:9], mode) for name, mode in second.modes().items()] == [(".joining-", "600")]
 
     @pytest.mark.parametrize("kind", [Kind.NODE, Kind.USER])
     async def test_by_a_token_for_somebody_else_ends_in_words(

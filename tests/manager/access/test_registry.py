@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from manager.access import records
 from manager.access.registry import Registry
 from manager.store import keys
+from manager.store.port import Listing
 from manager.store.records import DamagedRecordError
 from tests.fakes.store import FakeEtcd, FakeStore
 from tests.manager.access.world import an_identity
@@ -125,6 +127,26 @@ class TestFollowing:
 
             assert registry.identities[("node", "n1")].role == 3
 
+    async def test_nor_does_a_listing_that_takes_its_time(
+        self, server: FakeEtcd, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(server, an_identity("n1", role=1))
+        async with followed(registry):
+            listing = await registry._store.list(keys.PKI)
+
+            async def slow(prefix: str) -> Listing:
+                del prefix
+                await settle()
+                return listing
+
+            monkeypatch.setattr(registry._store, "list", slow)
+            loading = asyncio.ensure_future(registry.load())
+            await asyncio.sleep(0)
+            put(server, an_identity("n1", role=3))
+            await loading
+
+            assert registry.identities[("node", "n1")].role == 3
+
 
 class TestReading:
     async def test_one_that_another_manager_made_a_moment_ago(
@@ -228,6 +250,15 @@ class TestDamage:
 
         assert generations(registry) == {"n1": 1}
         assert {entry["key"][-1] for entry in logs if entry["event"] == "store_key.ignored"} == set("abcde")
+
+    async def test_a_ca_from_before_a_rotation_does_not_come_back(
+        self, server: FakeEtcd, registry: Registry
+    ) -> None:
+        old = replace(CA, roots=(replace(CA.roots[0], since_ms=CA.roots[0].since_ms - 1),))
+        async with followed(registry):
+            server.put(keys.pki_ca(), records.encode(old))
+            await settle()
+            assert registry.ca == CA
 
     async def test_of_the_ca_leaves_what_was_known(self, server: FakeEtcd, registry: Registry) -> None:
         await registry.load()

@@ -7,6 +7,7 @@ import pytest
 from bayplan.identity import certificates
 from bayplan.identity.names import Kind
 from manager.access import records
+from manager.access.tokens import NotLetInError
 from manager.errors import RefusedError
 from manager.store import keys
 from manager.store.records import DamagedRecordError
@@ -232,6 +233,35 @@ class TestRotation:
         clock.now_s += DAY_S + 1
         assert desk.roots.waiting() == [], "the rest ran out"
         assert n2.leaf.issuer_key != certificates.key_identifier(desk.roots.trusted[0])
+
+    async def test_waits_for_the_certificate_on_a_users_other_computer(
+        self, desk: Desk, clock: Clock
+    ) -> None:
+        anna = await desk.user("anna")
+        await desk.roots.rotate()
+        clock.now_s += HOUR_S
+        await desk.renew(anna)
+
+        assert desk.roots.waiting() == ["user anna"]
+        clock.now_s = anna.leaf.expires_s + 1
+        assert desk.roots.waiting() == []
+
+    async def test_of_one_that_was_stolen_keeps_nobody(self, desk: Desk) -> None:
+        """What a thief signs could be renewed for as long as the old root is trusted."""
+        node = await desk.node("n1")
+        await desk.roots.rotate()
+        (*_, old) = desk.roots.trusted
+        await desk.roots.rotate(is_stolen=True)
+
+        assert old not in desk.roots.trusted
+        assert len(desk.roots.trusted) == 1
+        assert desk.roots.waiting() == ["node n1"]
+        with pytest.raises(NotLetInError, match="by a root that was replaced since: join again"):
+            await desk.rejoin(node)
+        # The name is free for who shows a token.
+        again = await desk.node("n1")
+        assert again.leaf.generation > node.leaf.generation
+        assert certificates.is_issued_by(again.leaf.certificate, desk.roots.trusted[0])
 
     async def test_ends_with_one_root_again(self, desk: Desk) -> None:
         (old,) = desk.roots.trusted

@@ -47,6 +47,16 @@ class TestCreate:
         with pytest.raises(RefusedError, match="a token lives at most 30 days, and serves at most 1000"):
             await desk.token(ttl_ms=ttl_ms, uses=uses)
 
+    async def test_junk_between_them_stands_in_nobodys_way(self, desk: Desk, server: FakeEtcd) -> None:
+        server.put(keys.pki_token("junk"), b"junk")
+        token = await desk.token()
+
+        assert [each.id for each in await desk.tokens.all()] == [token.id]
+        with pytest.raises(LookupError, match="there is no join token junk"):
+            await desk.tokens.revoke("junk")
+        with pytest.raises(NotLetInError, match="this token is not valid here"):
+            await desk.tokens.find("junk", "secret")
+
     async def test_there_cannot_be_any_number_of_them(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:

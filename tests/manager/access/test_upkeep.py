@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import structlog
 
 from bayplan.identity import certificates
 from bayplan.identity.names import Kind
+from manager.access import access as module
 from manager.access.access import Access, NotAMemberError
 from manager.access.backup import read_backup
 from manager.store.sealing import read_cluster_key
@@ -61,6 +63,15 @@ class TestItsOwnCertificate:
 
         assert running.own.credentials.roots_pem == running.roots.as_pem()
         assert running.roots.waiting() == []
+
+    async def test_survives_a_full_disk(self, running: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(module, "save_credentials", full)
+        async with kept_up(running.registry.run(), running._keep_certificate()) as tasks:
+            await running.own.newer_than(1)
+            assert not any(task.done() for task in tasks)
 
     async def test_survives_an_outage_of_the_store(self, running: Access, server: FakeEtcd) -> None:
         async with kept_up(running.registry.run(), running._keep_certificate()) as tasks:
