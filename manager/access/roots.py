@@ -153,13 +153,14 @@ class Roots:
     def waiting(self) -> list[str]:
         """Who still holds a good certificate of an older root than the one that signs."""
         current = certificates.key_identifier(self.trusted[0])
+        is_rotating = len(self._ca().roots) > 1
         return sorted(
             f"{record.kind} {record.name}"
             for record in self._registry.identities.values()
             if not record.is_revoked
             and self._now_ms()
             < max(
-                record.older_not_after_ms,
+                record.older_not_after_ms if is_rotating else 0,
                 record.not_after_ms if record.issuer_key not in ("", current) else 0,
             )
         )

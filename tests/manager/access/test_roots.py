@@ -246,6 +246,15 @@ class TestRotation:
         clock.now_s = anna.leaf.expires_s + 1
         assert desk.roots.waiting() == []
 
+    async def test_waits_for_nothing_once_it_is_over(self, desk: Desk, clock: Clock) -> None:
+        anna = await desk.user("anna")
+        await desk.roots.rotate()
+        clock.now_s += 1
+        await desk.renew(anna)
+        await desk.roots.finish()
+
+        assert desk.roots.waiting() == [], "no matter what was on another computer"
+
     async def test_of_one_that_was_stolen_keeps_nobody(self, desk: Desk) -> None:
         """What a thief signs could be renewed for as long as the old root is trusted."""
         node = await desk.node("n1")
