@@ -117,6 +117,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Whoever asks the cluster, here or through `bay`, is its admin.
     os.environ["BAYPLAN_CONFIG"], os.environ["BAYPLAN_CONTEXT"] = str(BENCH.config), BENCH.context
+    # As installed, `bay` has its bytecode on disk; with this set it would compile itself at every call.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     engine.up()
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(BENCH, Path(directory))
