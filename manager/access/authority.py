@@ -206,6 +206,8 @@ class Authority:
     async def create_user(self, name: str, *, role: int, access_ends_ms: int) -> None:
         """A user, or another role and end for one who exists; one who was revoked comes back. Raises RefusedError."""
         _check_name(Kind.USER, name)
+        # Certificates end with a whole second. One that ran out a moment before the access could be exchanged.
+        access_ends_ms = -(-access_ends_ms // 1000) * 1000
 
         async def attempt() -> bool | None:
             before, version = await self._registry.read(Kind.USER.value, name)

@@ -185,12 +185,12 @@ class Roots:
         """A certificate for an identity."""
         ca = self._ca()
         identity = Identity(cluster=self._cluster, kind=Kind(record.kind), name=record.name)
-        life_s = self._life_s
+        now_s, life_s = int(self._wall_s()), self._life_s
         if record.access_ends_ms:
-            life_s = min(life_s, max(record.access_ends_ms / 1000 - self._wall_s(), 1.0))
+            life_s = min(life_s, max(record.access_ends_ms / 1000 - now_s, 1.0))
         leaf = certificates.issue(
             _signing_root(ca), key, identity,
-            generation=record.generation, life_s=life_s, now_s=self._wall_s(),
+            generation=record.generation, life_s=life_s, now_s=now_s,
         )  # fmt: skip
         # Who trusts only the old root yet is led there by its signature under the new one.
         chain = certificates.to_pem(leaf) + ca.cross_pem.encode()

@@ -190,6 +190,18 @@ class TestUsers:
             with pytest.raises(NotLetInError, match=words):
                 await attempt
 
+    @pytest.mark.parametrize("fraction_s", [0.001, 0.3, 0.7, 0.999])
+    async def test_have_certificates_until_their_access_ends_and_not_for_a_moment_less(
+        self, desk: Desk, clock: Clock, fraction_s: float
+    ) -> None:
+        clock.now_s += fraction_s
+        member = await desk.user("bob", access_ends_ms=clock.now_ms + 2000)
+        clock.now_s = member.leaf.expires_s
+
+        assert desk.is_void(member)
+        with pytest.raises(NotLetInError, match="the access of user bob has ended"):
+            await desk.rejoin(member)
+
     async def test_who_is_made_anew_has_no_use_of_the_certificates_before(
         self, desk: Desk, clock: Clock
     ) -> None:
