@@ -70,6 +70,7 @@ class Audit:
         self._left_out = 0
         self._counted: dict[tuple[str, ...], tuple[float, Entry]] = {}
         self._writing = threading.Lock()
+        self._flushing = asyncio.Lock()
 
     def add(self, entry: Entry) -> None:
         """Remember a decision."""
@@ -111,9 +112,11 @@ class Audit:
                     self._queue(counted)
 
     async def _flush(self) -> None:
-        lines = self._take()
-        if lines:
-            await asyncio.to_thread(self._write, lines)
+        # In turn: who reads next finds in the files what was already taken to be written.
+        async with self._flushing:
+            lines = self._take()
+            if lines:
+                await asyncio.to_thread(self._write, lines)
 
     def _take(self) -> bytes:
         entries = list(self._waiting)

@@ -263,6 +263,21 @@ class TestReading:
 
         assert await found(audit) == [ENTRY]
 
+    async def test_brings_what_is_just_being_written(
+        self, audit: Audit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def on_a_slow_disk(work: Callable[..., object], *arguments: object) -> object:
+            if work == audit._write:
+                await asyncio.sleep(1)
+            return work(*arguments)
+
+        monkeypatch.setattr(asyncio, "to_thread", on_a_slow_disk)
+        async with written(audit):
+            audit.add(ENTRY)
+            await asyncio.sleep(FLUSH_EVERY_S * 1.5)
+
+            assert await found(audit) == [ENTRY]
+
     async def test_brings_the_newest_oldest_first(self, audit: Audit) -> None:
         for number in range(10):
             audit.add(replace(ENTRY, at_ms=number))
