@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What gRPC itself writes to stderr is for those who work on gRPC.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     settings, rest = _apart(list(sys.argv[1:] if arguments is None else arguments))
-    _with_the_asked(rest)([*settings, *rest], prog_name="bay")
+    try:
+        _with_the_asked(rest)([*settings, *rest], prog_name="bay")
+    finally:
+        # The interpreter would search all that was imported for garbage before it ends: 60 ms for nothing.
+        gc.freeze()
 
 
 def _with_the_asked(words: Sequence[str]) -> typer.Typer:
