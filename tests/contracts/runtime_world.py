@@ -28,7 +28,9 @@ FOREVER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"
 IGNORES_SIGTERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
 EXITS_3 = ("sh", "-c", "exit 3")
 NO_SUCH_PROGRAM = ("no-such-program",)
-HOG = ("tail", "/dev/zero")  # Keeps what it reads until it has seen a line.
+# `tail` keeps what it reads until it has seen a line. The shell waits before and after: under load, engines before 2026
+# miss the kernel's word if it comes as the container starts, or just before it ends (containerd's #12405, #12714).
+HOG = ("sh", "-c", "sleep 1; tail /dev/zero; code=$?; sleep 1; exit $code")
 BUSY = ("sh", "-c", "while :; do :; done")
 TALKS = ("sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three")
 
