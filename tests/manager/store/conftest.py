@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contracts.store_harness import prefix
+from tests.fakes.store import FakeEtcd
 from tests.real_etcd import RealEtcd
 
 __all__ = ["prefix"]
@@ -23,3 +24,8 @@ def etcd(etcd_process: RealEtcd) -> Iterator[RealEtcd]:
     """One process for many tests; each leaves it running."""
     yield etcd_process
     etcd_process.ensure_running()
+
+
+@pytest.fixture
+def server() -> FakeEtcd:
+    return FakeEtcd()
