@@ -187,7 +187,7 @@ class Roots:
         identity = Identity(cluster=self._cluster, kind=Kind(record.kind), name=record.name)
         now_s, life_s = int(self._wall_s()), self._life_s
         if record.access_ends_ms:
-            life_s = min(life_s, max(record.access_ends_ms / 1000 - now_s, 1.0))
+            life_s = min(life_s, record.access_ends_ms / 1000 - now_s)
         leaf = certificates.issue(
             _signing_root(ca), key, identity,
             generation=record.generation, life_s=life_s, now_s=now_s,
