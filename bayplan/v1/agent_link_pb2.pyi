@@ -21,6 +21,20 @@ class PodState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POD_STATE_STOPPED: _ClassVar[PodState]
     POD_STATE_LOST: _ClassVar[PodState]
 
+class NetworkMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NETWORK_MODE_UNSPECIFIED: _ClassVar[NetworkMode]
+    NETWORK_MODE_VXLAN: _ClassVar[NetworkMode]
+    NETWORK_MODE_WIREGUARD: _ClassVar[NetworkMode]
+    NETWORK_MODE_OFF: _ClassVar[NetworkMode]
+
+class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BALANCE_UNSPECIFIED: _ClassVar[Balance]
+    BALANCE_LEAST_CONNECTIONS: _ClassVar[Balance]
+    BALANCE_ROUND_ROBIN: _ClassVar[Balance]
+    BALANCE_CAPACITY: _ClassVar[Balance]
+
 class Want(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WANT_UNSPECIFIED: _ClassVar[Want]
@@ -38,6 +52,14 @@ POD_STATE_SUCCEEDED: PodState
 POD_STATE_FAILED: PodState
 POD_STATE_STOPPED: PodState
 POD_STATE_LOST: PodState
+NETWORK_MODE_UNSPECIFIED: NetworkMode
+NETWORK_MODE_VXLAN: NetworkMode
+NETWORK_MODE_WIREGUARD: NetworkMode
+NETWORK_MODE_OFF: NetworkMode
+BALANCE_UNSPECIFIED: Balance
+BALANCE_LEAST_CONNECTIONS: Balance
+BALANCE_ROUND_ROBIN: Balance
+BALANCE_CAPACITY: Balance
 WANT_UNSPECIFIED: Want
 WANT_RUN: Want
 WANT_HANDOVER: Want
@@ -53,23 +75,27 @@ class Epoch(_message.Message):
     def __init__(self, store: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class AgentMessage(_message.Message):
-    __slots__ = ("hello", "status", "heartbeat", "witness", "goodbye", "stream_failed")
+    __slots__ = ("hello", "status", "heartbeat", "witness", "goodbye", "stream_failed", "traffic_applied", "network_check")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     WITNESS_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     STREAM_FAILED_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_APPLIED_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_CHECK_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     status: StatusReport
     heartbeat: Heartbeat
     witness: WitnessResult
     goodbye: Goodbye
     stream_failed: StreamFailed
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[StatusReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., witness: _Optional[_Union[WitnessResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stream_failed: _Optional[_Union[StreamFailed, _Mapping]] = ...) -> None: ...
+    traffic_applied: TrafficApplied
+    network_check: NetworkCheckResult
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., status: _Optional[_Union[StatusReport, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., witness: _Optional[_Union[WitnessResult, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stream_failed: _Optional[_Union[StreamFailed, _Mapping]] = ..., traffic_applied: _Optional[_Union[TrafficApplied, _Mapping]] = ..., network_check: _Optional[_Union[NetworkCheckResult, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "commit_sequence", "relay", "engine", "os", "arch", "cluster", "peers")
+    __slots__ = ("node", "version", "boot_id", "session", "labels", "capacity", "address", "witness_port", "highest_epoch", "commit_sequence", "relay", "engine", "os", "arch", "cluster", "peers", "wireguard_key", "publish_addresses")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +119,8 @@ class Hello(_message.Message):
     ARCH_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     PEERS_FIELD_NUMBER: _ClassVar[int]
+    WIREGUARD_KEY_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     node: str
     version: str
     boot_id: str
@@ -109,7 +137,9 @@ class Hello(_message.Message):
     arch: str
     cluster: str
     peers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., commit_sequence: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ..., peers: _Optional[_Iterable[str]] = ...) -> None: ...
+    wireguard_key: str
+    publish_addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., session: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., capacity: _Optional[_Union[Amounts, _Mapping]] = ..., address: _Optional[str] = ..., witness_port: _Optional[int] = ..., highest_epoch: _Optional[_Union[Epoch, _Mapping]] = ..., commit_sequence: _Optional[int] = ..., relay: _Optional[bool] = ..., engine: _Optional[str] = ..., os: _Optional[str] = ..., arch: _Optional[str] = ..., cluster: _Optional[str] = ..., peers: _Optional[_Iterable[str]] = ..., wireguard_key: _Optional[str] = ..., publish_addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Amounts(_message.Message):
     __slots__ = ("cpu_millis", "memory_bytes", "pods")
@@ -134,14 +164,18 @@ class StatusReport(_message.Message):
     def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[PodStatus, _Mapping]]] = ..., forgotten: _Optional[_Iterable[str]] = ..., condition: _Optional[_Union[NodeCondition, _Mapping]] = ...) -> None: ...
 
 class NodeCondition(_message.Message):
-    __slots__ = ("engine_ok", "message", "disk_pressure")
+    __slots__ = ("engine_ok", "message", "disk_pressure", "network_problem", "proxy_problem")
     ENGINE_OK_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DISK_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    PROXY_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     engine_ok: bool
     message: str
     disk_pressure: bool
-    def __init__(self, engine_ok: _Optional[bool] = ..., message: _Optional[str] = ..., disk_pressure: _Optional[bool] = ...) -> None: ...
+    network_problem: str
+    proxy_problem: str
+    def __init__(self, engine_ok: _Optional[bool] = ..., message: _Optional[str] = ..., disk_pressure: _Optional[bool] = ..., network_problem: _Optional[str] = ..., proxy_problem: _Optional[str] = ...) -> None: ...
 
 class Exit(_message.Message):
     __slots__ = ("code", "reason", "message", "started_ms", "finished_ms", "container_id", "last_log_lines")
@@ -162,7 +196,7 @@ class Exit(_message.Message):
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., started_ms: _Optional[int] = ..., finished_ms: _Optional[int] = ..., container_id: _Optional[str] = ..., last_log_lines: _Optional[str] = ...) -> None: ...
 
 class ContainerStatus(_message.Message):
-    __slots__ = ("name", "image", "image_digest", "container_id", "restarts", "running", "started_ms", "last_exit")
+    __slots__ = ("name", "image", "image_digest", "container_id", "restarts", "running", "started_ms", "last_exit", "ready", "reason", "message")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +205,9 @@ class ContainerStatus(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
     LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     image: str
     image_digest: str
@@ -179,7 +216,10 @@ class ContainerStatus(_message.Message):
     running: bool
     started_ms: int
     last_exit: Exit
-    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., container_id: _Optional[str] = ..., restarts: _Optional[int] = ..., running: _Optional[bool] = ..., started_ms: _Optional[int] = ..., last_exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+    ready: bool
+    reason: str
+    message: str
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[str] = ..., image_digest: _Optional[str] = ..., container_id: _Optional[str] = ..., restarts: _Optional[int] = ..., running: _Optional[bool] = ..., started_ms: _Optional[int] = ..., last_exit: _Optional[_Union[Exit, _Mapping]] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class PodStatus(_message.Message):
     __slots__ = ("uid", "state", "ready", "reason", "message", "containers", "started_ms", "next_restart_ms", "address", "assignment")
@@ -206,18 +246,60 @@ class PodStatus(_message.Message):
     def __init__(self, uid: _Optional[str] = ..., state: _Optional[_Union[PodState, str]] = ..., ready: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., containers: _Optional[_Iterable[_Union[ContainerStatus, _Mapping]]] = ..., started_ms: _Optional[int] = ..., next_restart_ms: _Optional[int] = ..., address: _Optional[str] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("sequence", "sent_ms", "usage", "witnessed", "node_used")
+    __slots__ = ("sequence", "sent_ms", "usage", "witnessed", "node_used", "services")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SENT_MS_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     WITNESSED_FIELD_NUMBER: _ClassVar[int]
     NODE_USED_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     sent_ms: int
     usage: _containers.RepeatedCompositeFieldContainer[Usage]
     witnessed: _containers.RepeatedScalarFieldContainer[str]
     node_used: Amounts
-    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[Usage, _Mapping]]] = ..., witnessed: _Optional[_Iterable[str]] = ..., node_used: _Optional[_Union[Amounts, _Mapping]] = ...) -> None: ...
+    services: _containers.RepeatedCompositeFieldContainer[ServiceUse]
+    def __init__(self, sequence: _Optional[int] = ..., sent_ms: _Optional[int] = ..., usage: _Optional[_Iterable[_Union[Usage, _Mapping]]] = ..., witnessed: _Optional[_Iterable[str]] = ..., node_used: _Optional[_Union[Amounts, _Mapping]] = ..., services: _Optional[_Iterable[_Union[ServiceUse, _Mapping]]] = ...) -> None: ...
+
+class ServiceUse(_message.Message):
+    __slots__ = ("service", "port", "window_ms", "requests", "errors", "connections", "latency_counts")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    port: int
+    window_ms: int
+    requests: int
+    errors: int
+    connections: int
+    latency_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, service: _Optional[str] = ..., port: _Optional[int] = ..., window_ms: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., connections: _Optional[int] = ..., latency_counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class TrafficApplied(_message.Message):
+    __slots__ = ("version", "draining", "problems")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    draining: _containers.RepeatedScalarFieldContainer[str]
+    problems: _containers.RepeatedCompositeFieldContainer[PortProblem]
+    def __init__(self, version: _Optional[int] = ..., draining: _Optional[_Iterable[str]] = ..., problems: _Optional[_Iterable[_Union[PortProblem, _Mapping]]] = ...) -> None: ...
+
+class PortProblem(_message.Message):
+    __slots__ = ("service", "address", "port", "message")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    address: str
+    port: int
+    message: str
+    def __init__(self, service: _Optional[str] = ..., address: _Optional[str] = ..., port: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("uid", "cpu_millis", "memory_bytes")
@@ -258,7 +340,7 @@ class StreamFailed(_message.Message):
     def __init__(self, stream_id: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ManagerMessage(_message.Message):
-    __slots__ = ("epoch", "welcome", "redirect", "refusal", "assignments", "heartbeat_ack", "witness_request", "open_stream", "goodbye", "close_stream", "peers", "credentials", "renew_certificate")
+    __slots__ = ("epoch", "welcome", "redirect", "refusal", "assignments", "heartbeat_ack", "witness_request", "open_stream", "goodbye", "close_stream", "peers", "credentials", "renew_certificate", "network", "traffic", "network_check")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REDIRECT_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +354,9 @@ class ManagerMessage(_message.Message):
     PEERS_FIELD_NUMBER: _ClassVar[int]
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     RENEW_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_CHECK_FIELD_NUMBER: _ClassVar[int]
     epoch: Epoch
     welcome: Welcome
     redirect: Redirect
@@ -285,7 +370,215 @@ class ManagerMessage(_message.Message):
     peers: Peers
     credentials: Credentials
     renew_certificate: RenewCertificate
-    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., assignments: _Optional[_Union[Assignments, _Mapping]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., witness_request: _Optional[_Union[WitnessRequest, _Mapping]] = ..., open_stream: _Optional[_Union[OpenStream, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., close_stream: _Optional[_Union[CloseStream, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., credentials: _Optional[_Union[Credentials, _Mapping]] = ..., renew_certificate: _Optional[_Union[RenewCertificate, _Mapping]] = ...) -> None: ...
+    network: Network
+    traffic: Traffic
+    network_check: NetworkCheck
+    def __init__(self, epoch: _Optional[_Union[Epoch, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., redirect: _Optional[_Union[Redirect, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., assignments: _Optional[_Union[Assignments, _Mapping]] = ..., heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., witness_request: _Optional[_Union[WitnessRequest, _Mapping]] = ..., open_stream: _Optional[_Union[OpenStream, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., close_stream: _Optional[_Union[CloseStream, _Mapping]] = ..., peers: _Optional[_Union[Peers, _Mapping]] = ..., credentials: _Optional[_Union[Credentials, _Mapping]] = ..., renew_certificate: _Optional[_Union[RenewCertificate, _Mapping]] = ..., network: _Optional[_Union[Network, _Mapping]] = ..., traffic: _Optional[_Union[Traffic, _Mapping]] = ..., network_check: _Optional[_Union[NetworkCheck, _Mapping]] = ...) -> None: ...
+
+class Network(_message.Message):
+    __slots__ = ("full", "settings", "subnet", "peers", "gone")
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    full: bool
+    settings: NetworkSettings
+    subnet: str
+    peers: _containers.RepeatedCompositeFieldContainer[NetworkPeer]
+    gone: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, full: _Optional[bool] = ..., settings: _Optional[_Union[NetworkSettings, _Mapping]] = ..., subnet: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[NetworkPeer, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NetworkSettings(_message.Message):
+    __slots__ = ("pod_range", "service_range", "domain", "mode", "id", "port")
+    POD_RANGE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_RANGE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    pod_range: str
+    service_range: str
+    domain: str
+    mode: NetworkMode
+    id: int
+    port: int
+    def __init__(self, pod_range: _Optional[str] = ..., service_range: _Optional[str] = ..., domain: _Optional[str] = ..., mode: _Optional[_Union[NetworkMode, str]] = ..., id: _Optional[int] = ..., port: _Optional[int] = ...) -> None: ...
+
+class NetworkPeer(_message.Message):
+    __slots__ = ("node", "address", "subnet", "wireguard_key")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SUBNET_FIELD_NUMBER: _ClassVar[int]
+    WIREGUARD_KEY_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    address: str
+    subnet: str
+    wireguard_key: str
+    def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., subnet: _Optional[str] = ..., wireguard_key: _Optional[str] = ...) -> None: ...
+
+class Traffic(_message.Message):
+    __slots__ = ("version", "full", "services", "gone", "endpoints", "ingress")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    INGRESS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    full: bool
+    services: _containers.RepeatedCompositeFieldContainer[Service]
+    gone: _containers.RepeatedScalarFieldContainer[str]
+    endpoints: _containers.RepeatedCompositeFieldContainer[EndpointChanges]
+    ingress: Ingress
+    def __init__(self, version: _Optional[int] = ..., full: _Optional[bool] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., endpoints: _Optional[_Iterable[_Union[EndpointChanges, _Mapping]]] = ..., ingress: _Optional[_Union[Ingress, _Mapping]] = ...) -> None: ...
+
+class Service(_message.Message):
+    __slots__ = ("namespace", "name", "uid", "vip", "external_name", "ports", "balance", "affinity_s", "external_local", "internal_local", "publish_not_ready", "max_connections_per_pod", "queue_timeout_ms", "request_timeout_ms", "lacks_vip")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    VIP_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_NAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    AFFINITY_S_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_LOCAL_FIELD_NUMBER: _ClassVar[int]
+    INTERNAL_LOCAL_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONNECTIONS_PER_POD_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_VIP_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    uid: str
+    vip: str
+    external_name: str
+    ports: _containers.RepeatedCompositeFieldContainer[ServicePort]
+    balance: Balance
+    affinity_s: int
+    external_local: bool
+    internal_local: bool
+    publish_not_ready: bool
+    max_connections_per_pod: int
+    queue_timeout_ms: int
+    request_timeout_ms: int
+    lacks_vip: bool
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., uid: _Optional[str] = ..., vip: _Optional[str] = ..., external_name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[ServicePort, _Mapping]]] = ..., balance: _Optional[_Union[Balance, str]] = ..., affinity_s: _Optional[int] = ..., external_local: _Optional[bool] = ..., internal_local: _Optional[bool] = ..., publish_not_ready: _Optional[bool] = ..., max_connections_per_pod: _Optional[int] = ..., queue_timeout_ms: _Optional[int] = ..., request_timeout_ms: _Optional[int] = ..., lacks_vip: _Optional[bool] = ...) -> None: ...
+
+class ServicePort(_message.Message):
+    __slots__ = ("name", "port", "udp", "http", "node_port", "load_balancer", "proxy_protocol")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    UDP_FIELD_NUMBER: _ClassVar[int]
+    HTTP_FIELD_NUMBER: _ClassVar[int]
+    NODE_PORT_FIELD_NUMBER: _ClassVar[int]
+    LOAD_BALANCER_FIELD_NUMBER: _ClassVar[int]
+    PROXY_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    port: int
+    udp: bool
+    http: bool
+    node_port: int
+    load_balancer: bool
+    proxy_protocol: bool
+    def __init__(self, name: _Optional[str] = ..., port: _Optional[int] = ..., udp: _Optional[bool] = ..., http: _Optional[bool] = ..., node_port: _Optional[int] = ..., load_balancer: _Optional[bool] = ..., proxy_protocol: _Optional[bool] = ...) -> None: ...
+
+class Endpoint(_message.Message):
+    __slots__ = ("id", "node", "address", "name", "hostname", "ports", "ready", "weight")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    node: str
+    address: str
+    name: str
+    hostname: str
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    ready: bool
+    weight: int
+    def __init__(self, id: _Optional[str] = ..., node: _Optional[str] = ..., address: _Optional[str] = ..., name: _Optional[str] = ..., hostname: _Optional[str] = ..., ports: _Optional[_Iterable[int]] = ..., ready: _Optional[bool] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class EndpointChanges(_message.Message):
+    __slots__ = ("service", "full", "put", "gone")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    PUT_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    full: bool
+    put: _containers.RepeatedCompositeFieldContainer[Endpoint]
+    gone: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[str] = ..., full: _Optional[bool] = ..., put: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Ingress(_message.Message):
+    __slots__ = ("rules", "certificates", "ports")
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedCompositeFieldContainer[IngressRule]
+    certificates: _containers.RepeatedCompositeFieldContainer[IngressCertificate]
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, rules: _Optional[_Iterable[_Union[IngressRule, _Mapping]]] = ..., certificates: _Optional[_Iterable[_Union[IngressCertificate, _Mapping]]] = ..., ports: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class IngressRule(_message.Message):
+    __slots__ = ("host", "path", "exact", "service", "port")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    path: str
+    exact: bool
+    service: str
+    port: int
+    def __init__(self, host: _Optional[str] = ..., path: _Optional[str] = ..., exact: _Optional[bool] = ..., service: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+
+class IngressCertificate(_message.Message):
+    __slots__ = ("name", "hosts", "chain_pem", "key_pem")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    hosts: _containers.RepeatedScalarFieldContainer[str]
+    chain_pem: bytes
+    key_pem: bytes
+    def __init__(self, name: _Optional[str] = ..., hosts: _Optional[_Iterable[str]] = ..., chain_pem: _Optional[bytes] = ..., key_pem: _Optional[bytes] = ...) -> None: ...
+
+class NetworkCheck(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    def __init__(self, request: _Optional[int] = ...) -> None: ...
+
+class NetworkCheckResult(_message.Message):
+    __slots__ = ("request", "paths")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    paths: _containers.RepeatedCompositeFieldContainer[NetworkPath]
+    def __init__(self, request: _Optional[int] = ..., paths: _Optional[_Iterable[_Union[NetworkPath, _Mapping]]] = ...) -> None: ...
+
+class NetworkPath(_message.Message):
+    __slots__ = ("to", "what", "ok", "detail")
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    to: str
+    what: str
+    ok: bool
+    detail: str
+    def __init__(self, to: _Optional[str] = ..., what: _Optional[str] = ..., ok: _Optional[bool] = ..., detail: _Optional[str] = ..., **kwargs) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("cluster", "manager", "heartbeat_s", "default_registry", "managers", "credentials")
@@ -366,7 +659,7 @@ class Assignments(_message.Message):
     def __init__(self, full: _Optional[bool] = ..., pods: _Optional[_Iterable[_Union[Assignment, _Mapping]]] = ..., forget: _Optional[_Iterable[str]] = ..., commit_sequence: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "template_json")
+    __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "template_json", "privileged")
     UID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +671,7 @@ class Assignment(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_JSON_FIELD_NUMBER: _ClassVar[int]
+    PRIVILEGED_FIELD_NUMBER: _ClassVar[int]
     uid: str
     name: str
     namespace: str
@@ -389,7 +683,8 @@ class Assignment(_message.Message):
     revision: str
     want: Want
     template_json: str
-    def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., workload_kind: _Optional[str] = ..., workload: _Optional[str] = ..., workload_uid: _Optional[str] = ..., slot: _Optional[int] = ..., incarnation: _Optional[int] = ..., revision: _Optional[str] = ..., want: _Optional[_Union[Want, str]] = ..., template_json: _Optional[str] = ...) -> None: ...
+    privileged: bool
+    def __init__(self, uid: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., workload_kind: _Optional[str] = ..., workload: _Optional[str] = ..., workload_uid: _Optional[str] = ..., slot: _Optional[int] = ..., incarnation: _Optional[int] = ..., revision: _Optional[str] = ..., want: _Optional[_Union[Want, str]] = ..., template_json: _Optional[str] = ..., privileged: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatAck(_message.Message):
     __slots__ = ("sequence",)
@@ -406,18 +701,20 @@ class WitnessRequest(_message.Message):
     def __init__(self, request: _Optional[int] = ..., peer: _Optional[_Union[Peer, _Mapping]] = ...) -> None: ...
 
 class OpenStream(_message.Message):
-    __slots__ = ("stream_id", "address", "logs", "exec", "pod_uid")
+    __slots__ = ("stream_id", "address", "logs", "exec", "forward_port", "pod_uid")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     LOGS_FIELD_NUMBER: _ClassVar[int]
     EXEC_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_PORT_FIELD_NUMBER: _ClassVar[int]
     POD_UID_FIELD_NUMBER: _ClassVar[int]
     stream_id: str
     address: str
     logs: LogOptions
     exec: ExecOptions
+    forward_port: int
     pod_uid: str
-    def __init__(self, stream_id: _Optional[str] = ..., address: _Optional[str] = ..., logs: _Optional[_Union[LogOptions, _Mapping]] = ..., exec: _Optional[_Union[ExecOptions, _Mapping]] = ..., pod_uid: _Optional[str] = ...) -> None: ...
+    def __init__(self, stream_id: _Optional[str] = ..., address: _Optional[str] = ..., logs: _Optional[_Union[LogOptions, _Mapping]] = ..., exec: _Optional[_Union[ExecOptions, _Mapping]] = ..., forward_port: _Optional[int] = ..., pod_uid: _Optional[str] = ...) -> None: ...
 
 class CloseStream(_message.Message):
     __slots__ = ("stream_id",)

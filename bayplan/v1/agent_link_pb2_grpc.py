@@ -66,7 +66,7 @@ class AgentLinkServicer:
 
     def Attach(self, request_iterator, context):
         """A byte stream that the agent opens because a manager asked for it (OpenStream):
-        logs, exec. The first frame of the agent carries `stream_id`.
+        logs, exec, port-forward. The first frame of the agent carries `stream_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class AgentLinkStub:
     """
     Attach: _grpc.StreamStreamMultiCallable[_agent_link_pb2.StreamFrame, _agent_link_pb2.StreamFrame]
     """A byte stream that the agent opens because a manager asked for it (OpenStream):
-    logs, exec. The first frame of the agent carries `stream_id`.
+    logs, exec, port-forward. The first frame of the agent carries `stream_id`.
     """
 
 @_typing.type_check_only
@@ -59,7 +59,7 @@ class AgentLinkAsyncStub(AgentLinkStub):
     """
     Attach: _aio.StreamStreamMultiCallable[_agent_link_pb2.StreamFrame, _agent_link_pb2.StreamFrame]  # type: ignore[assignment]
     """A byte stream that the agent opens because a manager asked for it (OpenStream):
-    logs, exec. The first frame of the agent carries `stream_id`.
+    logs, exec, port-forward. The first frame of the agent carries `stream_id`.
     """
 
 class AgentLinkServicer(metaclass=_abc_1.ABCMeta):
@@ -85,7 +85,7 @@ class AgentLinkServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_link_pb2.StreamFrame], _abc.AsyncIterator[_agent_link_pb2.StreamFrame]]:
         """A byte stream that the agent opens because a manager asked for it (OpenStream):
-        logs, exec. The first frame of the agent carries `stream_id`.
+        logs, exec, port-forward. The first frame of the agent carries `stream_id`.
         """
 
 def add_AgentLinkServicer_to_server(servicer: AgentLinkServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -304,6 +304,44 @@ class Registry(_message.Message):
     username: str
     def __init__(self, registry: _Optional[str] = ..., username: _Optional[str] = ...) -> None: ...
 
+class Policy(_message.Message):
+    __slots__ = ("namespace", "level")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    level: str
+    def __init__(self, namespace: _Optional[str] = ..., level: _Optional[str] = ...) -> None: ...
+
+class SetPolicyRequest(_message.Message):
+    __slots__ = ("policy", "seen")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    seen: Mark
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class SetPolicyReply(_message.Message):
+    __slots__ = ("mark", "result")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    result: str
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., result: _Optional[str] = ...) -> None: ...
+
+class ListPoliciesRequest(_message.Message):
+    __slots__ = ("seen",)
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    seen: Mark
+    def __init__(self, seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class ListPoliciesReply(_message.Message):
+    __slots__ = ("mark", "policies")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    policies: _containers.RepeatedCompositeFieldContainer[Policy]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ...) -> None: ...
+
 class Pod(_message.Message):
     __slots__ = ("uid", "name", "namespace", "workload_kind", "workload", "workload_uid", "slot", "incarnation", "revision", "want", "node", "status", "ready", "why", "detail", "created_ms", "labels", "current", "usage", "ended_ms", "template_json")
     class LabelsEntry(_message.Message):
@@ -585,6 +623,122 @@ class ExecOutput(_message.Message):
     stderr: bytes
     exit_code: int
     def __init__(self, stdout: _Optional[bytes] = ..., stderr: _Optional[bytes] = ..., exit_code: _Optional[int] = ...) -> None: ...
+
+class PortForwardInput(_message.Message):
+    __slots__ = ("start", "data", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: PortForwardStart
+    data: bytes
+    end: bool
+    def __init__(self, start: _Optional[_Union[PortForwardStart, _Mapping]] = ..., data: _Optional[bytes] = ..., end: _Optional[bool] = ...) -> None: ...
+
+class PortForwardStart(_message.Message):
+    __slots__ = ("namespace", "pod", "port", "seen")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    pod: str
+    port: int
+    seen: Mark
+    def __init__(self, namespace: _Optional[str] = ..., pod: _Optional[str] = ..., port: _Optional[int] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class PortForwardOutput(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class ListEndpointsRequest(_message.Message):
+    __slots__ = ("namespace", "service", "seen")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    service: str
+    seen: Mark
+    def __init__(self, namespace: _Optional[str] = ..., service: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class ListEndpointsReply(_message.Message):
+    __slots__ = ("mark", "services")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    services: _containers.RepeatedCompositeFieldContainer[ServiceEndpoints]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., services: _Optional[_Iterable[_Union[ServiceEndpoints, _Mapping]]] = ...) -> None: ...
+
+class ServiceEndpoints(_message.Message):
+    __slots__ = ("namespace", "name", "ports", "endpoints", "created_ms", "why")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    ports: _containers.RepeatedCompositeFieldContainer[_agent_link_pb2.ServicePort]
+    endpoints: _containers.RepeatedCompositeFieldContainer[_agent_link_pb2.Endpoint]
+    created_ms: int
+    why: str
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[_agent_link_pb2.ServicePort, _Mapping]]] = ..., endpoints: _Optional[_Iterable[_Union[_agent_link_pb2.Endpoint, _Mapping]]] = ..., created_ms: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
+
+class TopServicesRequest(_message.Message):
+    __slots__ = ("namespace", "seen")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    seen: Mark
+    def __init__(self, namespace: _Optional[str] = ..., seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class TopServicesReply(_message.Message):
+    __slots__ = ("mark", "services")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    services: _containers.RepeatedCompositeFieldContainer[ServiceTop]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., services: _Optional[_Iterable[_Union[ServiceTop, _Mapping]]] = ...) -> None: ...
+
+class ServiceTop(_message.Message):
+    __slots__ = ("namespace", "name", "port", "requests_per_s", "errors_per_s", "p50_ms", "p99_ms", "connections", "endpoints")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    P50_MS_FIELD_NUMBER: _ClassVar[int]
+    P99_MS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    port: int
+    requests_per_s: float
+    errors_per_s: float
+    p50_ms: float
+    p99_ms: float
+    connections: int
+    endpoints: int
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., port: _Optional[int] = ..., requests_per_s: _Optional[float] = ..., errors_per_s: _Optional[float] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., connections: _Optional[int] = ..., endpoints: _Optional[int] = ...) -> None: ...
+
+class CheckNetworkRequest(_message.Message):
+    __slots__ = ("seen",)
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    seen: Mark
+    def __init__(self, seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
+
+class CheckNetworkReply(_message.Message):
+    __slots__ = ("mark", "paths", "silent")
+    MARK_FIELD_NUMBER: _ClassVar[int]
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    mark: Mark
+    paths: _containers.RepeatedCompositeFieldContainer[_agent_link_pb2.NetworkPath]
+    silent: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., paths: _Optional[_Iterable[_Union[_agent_link_pb2.NetworkPath, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListManagersRequest(_message.Message):
     __slots__ = ("seen",)

@@ -90,6 +90,16 @@ class ControlStub:
                 request_serializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesRequest.SerializeToString,
                 response_deserializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesReply.FromString,
                 _registered_method=True)
+        self.SetPolicy = channel.unary_unary(
+                '/bayplan.v1.Control/SetPolicy',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.SetPolicyRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.SetPolicyReply.FromString,
+                _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/bayplan.v1.Control/ListPolicies',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.ListPoliciesReply.FromString,
+                _registered_method=True)
         self.ListPods = channel.unary_unary(
                 '/bayplan.v1.Control/ListPods',
                 request_serializer=bayplan_dot_v1_dot_control__pb2.ListPodsRequest.SerializeToString,
@@ -129,6 +139,26 @@ class ControlStub:
                 '/bayplan.v1.Control/Exec',
                 request_serializer=bayplan_dot_v1_dot_control__pb2.ExecInput.SerializeToString,
                 response_deserializer=bayplan_dot_v1_dot_control__pb2.ExecOutput.FromString,
+                _registered_method=True)
+        self.PortForward = channel.stream_stream(
+                '/bayplan.v1.Control/PortForward',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.PortForwardInput.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.PortForwardOutput.FromString,
+                _registered_method=True)
+        self.ListEndpoints = channel.unary_unary(
+                '/bayplan.v1.Control/ListEndpoints',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.ListEndpointsRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.ListEndpointsReply.FromString,
+                _registered_method=True)
+        self.TopServices = channel.unary_unary(
+                '/bayplan.v1.Control/TopServices',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.TopServicesRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.TopServicesReply.FromString,
+                _registered_method=True)
+        self.CheckNetwork = channel.unary_unary(
+                '/bayplan.v1.Control/CheckNetwork',
+                request_serializer=bayplan_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
+                response_deserializer=bayplan_dot_v1_dot_control__pb2.CheckNetworkReply.FromString,
                 _registered_method=True)
         self.ListManagers = channel.unary_unary(
                 '/bayplan.v1.Control/ListManagers',
@@ -224,6 +254,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPolicy(self, request, context):
+        """What pods of a namespace may ask of their hosts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPods(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -269,6 +312,33 @@ class ControlServicer:
 
     def Exec(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PortForward(self, request_iterator, context):
+        """One TCP connection to a port of a pod.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEndpoints(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TopServices(self, request, context):
+        """What went through the proxies in the last seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckNetwork(self, request, context):
+        """Every node tries every other over the pods' network, now. Takes some seconds.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -352,6 +422,16 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesRequest.FromString,
                     response_serializer=bayplan_dot_v1_dot_control__pb2.ListRegistriesReply.SerializeToString,
             ),
+            'SetPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPolicy,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.SetPolicyRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.SetPolicyReply.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.ListPoliciesReply.SerializeToString,
+            ),
             'ListPods': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPods,
                     request_deserializer=bayplan_dot_v1_dot_control__pb2.ListPodsRequest.FromString,
@@ -391,6 +471,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=bayplan_dot_v1_dot_control__pb2.ExecInput.FromString,
                     response_serializer=bayplan_dot_v1_dot_control__pb2.ExecOutput.SerializeToString,
+            ),
+            'PortForward': grpc.stream_stream_rpc_method_handler(
+                    servicer.PortForward,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.PortForwardInput.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.PortForwardOutput.SerializeToString,
+            ),
+            'ListEndpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEndpoints,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.ListEndpointsRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.ListEndpointsReply.SerializeToString,
+            ),
+            'TopServices': grpc.unary_unary_rpc_method_handler(
+                    servicer.TopServices,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.TopServicesRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.TopServicesReply.SerializeToString,
+            ),
+            'CheckNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckNetwork,
+                    request_deserializer=bayplan_dot_v1_dot_control__pb2.CheckNetworkRequest.FromString,
+                    response_serializer=bayplan_dot_v1_dot_control__pb2.CheckNetworkReply.SerializeToString,
             ),
             'ListManagers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListManagers,
@@ -700,6 +800,60 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def SetPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/SetPolicy',
+            bayplan_dot_v1_dot_control__pb2.SetPolicyRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.SetPolicyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/ListPolicies',
+            bayplan_dot_v1_dot_control__pb2.ListPoliciesRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.ListPoliciesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListPods(request,
             target,
             options=(),
@@ -905,6 +1059,114 @@ class Control:
             '/bayplan.v1.Control/Exec',
             bayplan_dot_v1_dot_control__pb2.ExecInput.SerializeToString,
             bayplan_dot_v1_dot_control__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PortForward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/bayplan.v1.Control/PortForward',
+            bayplan_dot_v1_dot_control__pb2.PortForwardInput.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.PortForwardOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEndpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/ListEndpoints',
+            bayplan_dot_v1_dot_control__pb2.ListEndpointsRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.ListEndpointsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TopServices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/TopServices',
+            bayplan_dot_v1_dot_control__pb2.TopServicesRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.TopServicesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bayplan.v1.Control/CheckNetwork',
+            bayplan_dot_v1_dot_control__pb2.CheckNetworkRequest.SerializeToString,
+            bayplan_dot_v1_dot_control__pb2.CheckNetworkReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,9 @@ class ControlStub:
     """What nodes pull images with. Passwords go in, and to the nodes; they never come out here."""
     DeleteRegistry: _grpc.UnaryUnaryMultiCallable[_control_pb2.DeleteRegistryRequest, _control_pb2.DeleteRegistryReply]
     ListRegistries: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListRegistriesRequest, _control_pb2.ListRegistriesReply]
+    SetPolicy: _grpc.UnaryUnaryMultiCallable[_control_pb2.SetPolicyRequest, _control_pb2.SetPolicyReply]
+    """What pods of a namespace may ask of their hosts."""
+    ListPolicies: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]
     ListPods: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.ListPodsReply]
     WatchPods: _grpc.UnaryStreamMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.PodsEvent]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesReply]
@@ -61,6 +64,13 @@ class ControlStub:
     """Why is this pod here, pending, or replaced: the decisions about its slot, newest last."""
     Logs: _grpc.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogChunk]
     Exec: _grpc.StreamStreamMultiCallable[_control_pb2.ExecInput, _control_pb2.ExecOutput]
+    PortForward: _grpc.StreamStreamMultiCallable[_control_pb2.PortForwardInput, _control_pb2.PortForwardOutput]
+    """One TCP connection to a port of a pod."""
+    ListEndpoints: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListEndpointsRequest, _control_pb2.ListEndpointsReply]
+    TopServices: _grpc.UnaryUnaryMultiCallable[_control_pb2.TopServicesRequest, _control_pb2.TopServicesReply]
+    """What went through the proxies in the last seconds."""
+    CheckNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkReply]
+    """Every node tries every other over the pods' network, now. Takes some seconds."""
     ListManagers: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListManagersRequest, _control_pb2.ListManagersReply]
     Version: _grpc.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionReply]
     Adopt: _grpc.UnaryUnaryMultiCallable[_control_pb2.AdoptRequest, _control_pb2.AdoptReply]
@@ -92,6 +102,9 @@ class ControlAsyncStub(ControlStub):
     """What nodes pull images with. Passwords go in, and to the nodes; they never come out here."""
     DeleteRegistry: _aio.UnaryUnaryMultiCallable[_control_pb2.DeleteRegistryRequest, _control_pb2.DeleteRegistryReply]  # type: ignore[assignment]
     ListRegistries: _aio.UnaryUnaryMultiCallable[_control_pb2.ListRegistriesRequest, _control_pb2.ListRegistriesReply]  # type: ignore[assignment]
+    SetPolicy: _aio.UnaryUnaryMultiCallable[_control_pb2.SetPolicyRequest, _control_pb2.SetPolicyReply]  # type: ignore[assignment]
+    """What pods of a namespace may ask of their hosts."""
+    ListPolicies: _aio.UnaryUnaryMultiCallable[_control_pb2.ListPoliciesRequest, _control_pb2.ListPoliciesReply]  # type: ignore[assignment]
     ListPods: _aio.UnaryUnaryMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.ListPodsReply]  # type: ignore[assignment]
     WatchPods: _aio.UnaryStreamMultiCallable[_control_pb2.ListPodsRequest, _control_pb2.PodsEvent]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNodesRequest, _control_pb2.ListNodesReply]  # type: ignore[assignment]
@@ -101,6 +114,13 @@ class ControlAsyncStub(ControlStub):
     """Why is this pod here, pending, or replaced: the decisions about its slot, newest last."""
     Logs: _aio.UnaryStreamMultiCallable[_control_pb2.LogsRequest, _control_pb2.LogChunk]  # type: ignore[assignment]
     Exec: _aio.StreamStreamMultiCallable[_control_pb2.ExecInput, _control_pb2.ExecOutput]  # type: ignore[assignment]
+    PortForward: _aio.StreamStreamMultiCallable[_control_pb2.PortForwardInput, _control_pb2.PortForwardOutput]  # type: ignore[assignment]
+    """One TCP connection to a port of a pod."""
+    ListEndpoints: _aio.UnaryUnaryMultiCallable[_control_pb2.ListEndpointsRequest, _control_pb2.ListEndpointsReply]  # type: ignore[assignment]
+    TopServices: _aio.UnaryUnaryMultiCallable[_control_pb2.TopServicesRequest, _control_pb2.TopServicesReply]  # type: ignore[assignment]
+    """What went through the proxies in the last seconds."""
+    CheckNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.CheckNetworkRequest, _control_pb2.CheckNetworkReply]  # type: ignore[assignment]
+    """Every node tries every other over the pods' network, now. Takes some seconds."""
     ListManagers: _aio.UnaryUnaryMultiCallable[_control_pb2.ListManagersRequest, _control_pb2.ListManagersReply]  # type: ignore[assignment]
     Version: _aio.UnaryUnaryMultiCallable[_control_pb2.VersionRequest, _control_pb2.VersionReply]  # type: ignore[assignment]
     Adopt: _aio.UnaryUnaryMultiCallable[_control_pb2.AdoptRequest, _control_pb2.AdoptReply]  # type: ignore[assignment]
@@ -191,6 +211,21 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.ListRegistriesReply, _abc.Awaitable[_control_pb2.ListRegistriesReply]]: ...
 
     @_abc_1.abstractmethod
+    def SetPolicy(
+        self,
+        request: _control_pb2.SetPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.SetPolicyReply, _abc.Awaitable[_control_pb2.SetPolicyReply]]:
+        """What pods of a namespace may ask of their hosts."""
+
+    @_abc_1.abstractmethod
+    def ListPolicies(
+        self,
+        request: _control_pb2.ListPoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListPoliciesReply, _abc.Awaitable[_control_pb2.ListPoliciesReply]]: ...
+
+    @_abc_1.abstractmethod
     def ListPods(
         self,
         request: _control_pb2.ListPodsRequest,
@@ -246,6 +281,37 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_control_pb2.ExecInput],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.ExecOutput], _abc.AsyncIterator[_control_pb2.ExecOutput]]: ...
+
+    @_abc_1.abstractmethod
+    def PortForward(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.PortForwardInput],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_control_pb2.PortForwardOutput], _abc.AsyncIterator[_control_pb2.PortForwardOutput]]:
+        """One TCP connection to a port of a pod."""
+
+    @_abc_1.abstractmethod
+    def ListEndpoints(
+        self,
+        request: _control_pb2.ListEndpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListEndpointsReply, _abc.Awaitable[_control_pb2.ListEndpointsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def TopServices(
+        self,
+        request: _control_pb2.TopServicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.TopServicesReply, _abc.Awaitable[_control_pb2.TopServicesReply]]:
+        """What went through the proxies in the last seconds."""
+
+    @_abc_1.abstractmethod
+    def CheckNetwork(
+        self,
+        request: _control_pb2.CheckNetworkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.CheckNetworkReply, _abc.Awaitable[_control_pb2.CheckNetworkReply]]:
+        """Every node tries every other over the pods' network, now. Takes some seconds."""
 
     @_abc_1.abstractmethod
     def ListManagers(
