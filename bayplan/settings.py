@@ -27,6 +27,7 @@ FLAG = "flag"
 DEFAULT = "default"
 HIDDEN = "(hidden)"
 
+_PORT_MAX = 65535
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
@@ -67,7 +68,9 @@ class Setting:
     @property
     def key(self) -> str:
         """Its word in the file: a repeated setting stands there once, so it is named as many."""
-        return f"{self.name}s" if self.is_repeated else self.name
+        if not self.is_repeated:
+            return self.name
+        return f"{self.name}es" if self.name.endswith("s") else f"{self.name}s"
 
     @property
     def variable(self) -> str:
@@ -172,6 +175,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def metrics_address(given: Settings) -> str:
+    """Of `--metrics`: `host:port`, or empty. Raises ValueError in words."""
+    text = given.text("metrics")
+    host, _, port = text.rpartition(":")
+    if text and not (host and port.isdecimal() and 0 < int(port) <= _PORT_MAX):
+        raise ValueError(f"--metrics {text!r} is not host:port{given.whence('metrics')}")
+    return text
 
 
 def _parser(

@@ -59,6 +59,11 @@ class NodeFacts:
     boot_id: str = ""
     version: str = ""
     engine: str = ""
+    subnet: str = (
+        ""  # Of its pods, e.g. 10.42.3.0/24; empty until its agent has connected to a leader that gives them.
+    )
+    publish_addresses: tuple[str, ...] = ()  # Where published ports are bound; empty: `address`.
+    wireguard_key: str = ""  # Public.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+# The reason in the status of a pod that runs and does not serve: its probes have not succeeded, or fail.
+UNREADY = "Unready"
+
 
 class PodState(IntEnum):
     """What an agent saw; LOST alone is said by the leader."""

@@ -14,7 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bayplan.resources.kinds import KINDS, KINDS_NOT_YET, Kind
+from bayplan.resources.endpoints import Endpoints
+from bayplan.resources.ingress import Ingress
+from bayplan.resources.kinds import KINDS, KINDS_NOT_YET, KINDS_REFUSED, Kind
 from bayplan.resources.messages import describe
 from bayplan.resources.metadata import Document
 from bayplan.resources.model import Reading, problems_from
@@ -23,9 +25,15 @@ from bayplan.resources.secret import Secret
 from bayplan.resources.service import Service
 from bayplan.resources.workloads import Deployment
 
-Resource = Deployment | Service | Secret
+Resource = Deployment | Service | Endpoints | Ingress | Secret
 
-_MODELS: dict[str, type[Document]] = {"Deployment": Deployment, "Service": Service, "Secret": Secret}
+_MODELS: dict[str, type[Document]] = {
+    "Deployment": Deployment,
+    "Service": Service,
+    "Endpoints": Endpoints,
+    "Ingress": Ingress,
+    "Secret": Secret,
+}
 
 # A store's transaction carries 512 KiB and etcd keeps every version: a document of more is no manifest.
 DOCUMENT_MAX_BYTES = 256 * 1024
@@ -65,14 +73,12 @@ def parse_document(data: object) -> Parsed:
         document = _MODELS[kind.name].model_validate(dict(data), context=reading)
     except ValidationError as error:
         raise DocumentError(_in_order(data, problems_from(error))[:_PROBLEMS_MAX]) from None
-    assert isinstance(document, Deployment | Service | Secret)
-    if isinstance(document, Service):
-        reading.warnings.append("services are stored, but carry no traffic yet")
+    assert isinstance(document, Resource)
     if isinstance(document, Secret):
         # What stood under stringData is a third larger by now.
         _refuse_unfit(document.to_json_dict())
-        reading.warnings.append("secrets are stored, but pods cannot use them yet")
-    return Parsed(resource=document, warnings=tuple(reading.warnings))
+    warnings = (*reading.warnings, *document.warnings())
+    return Parsed(resource=document, warnings=warnings[:_PROBLEMS_MAX])
 
 
 def parse_json(text: str | bytes) -> Parsed:
@@ -100,12 +106,12 @@ def _kind_of(data: Mapping[Any, Any]) -> Kind:
         raise DocumentError([Problem(("kind",), f"must be text, not {describe(name)}")])
     kind = KINDS.get(name)
     if kind is None:
-        raise DocumentError([Problem(("kind",), _unknown_kind(name))])
+        raise DocumentError([Problem(("kind",), KINDS_REFUSED.get(name) or _unknown_kind(name))])
     if not kind.is_applied:
         raise DocumentError([Problem(("kind",), _WORDS_FOR_POD if name == "Pod" else _WORDS_FOR_NODE)])
     version = data.get("apiVersion")
     if version != kind.api_version:
-        message = f"must be {kind.api_version} for a {name}"
+        message = f"must be {kind.api_version} for the kind {name}"
         if version is not None:
             message += f", not {quote(version) if isinstance(version, str) else describe(version)}"
         raise DocumentError([Problem(("apiVersion",), message)])

@@ -48,6 +48,13 @@ KINDS: dict[str, Kind] = {
             api_version="apps/v1",
         ),
         Kind(name="Service", plural="services", short_names=("svc",), api_version="v1"),
+        Kind(name="Endpoints", plural="endpoints", short_names=("ep",), api_version="v1"),
+        Kind(
+            name="Ingress",
+            plural="ingresses",
+            short_names=("ing",),
+            api_version="networking.k8s.io/v1",
+        ),
         Kind(name="Secret", plural="secrets", short_names=(), api_version="v1"),
         Kind(
             name="Node",
@@ -71,9 +78,7 @@ KINDS_NOT_YET = frozenset(
         "CronJob",
         "CustomResourceDefinition",
         "DaemonSet",
-        "Endpoints",
         "HorizontalPodAutoscaler",
-        "Ingress",
         "Job",
         "LimitRange",
         "Namespace",
@@ -92,6 +97,12 @@ KINDS_NOT_YET = frozenset(
         "StorageClass",
     }
 )
+
+# Those that Bayplan will not have, with what to do instead.
+KINDS_REFUSED: dict[str, str] = {
+    "EndpointSlice": "EndpointSlices are not applied: write Endpoints (v1), which say the same of a service without selector",
+    "IngressClass": "IngressClasses are not applied: leave them out, every Ingress is served by the nodes' own proxies",
+}
 
 
 def find_kind(word: str) -> Kind | None:

@@ -65,5 +65,6 @@ _MESSAGES: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "greater_than_equal": lambda value, context: f"must be at least {context['ge']}, not {describe(value)}",
     "less_than_equal": lambda value, context: f"must be at most {context['le']}, not {describe(value)}",
     "too_short": lambda _value, _context: "must not be empty",
+    "too_long": lambda _value, context: f"has more than {context['max_length']} items",
     "value_error": lambda _value, context: str(context["error"]),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from bayplan.resources.annotations import wrong_in_document, wrong_in_template
 from bayplan.resources.model import Part
+from bayplan.resources.problems import Problem
 from bayplan.resources.syntax import Annotations, Labels, Name
 
 _BOOKKEEPING: Mapping[str, str] = dict.fromkeys(
@@ -44,6 +46,10 @@ class TemplateMetadata(Part):
     labels: Labels = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
 
+    def problems(self) -> Iterator[Problem]:
+        for problem in wrong_in_template(self.annotations):
+            yield Problem(("annotations", *problem.loc), problem.message)
+
 
 class Document(Part):
     """What a user applies: the base of every kind."""
@@ -53,6 +59,14 @@ class Document(Part):
     api_version: str
     kind: str
     metadata: Metadata
+
+    def problems(self) -> Iterator[Problem]:
+        for problem in wrong_in_document(self.kind, self.metadata.annotations):
+            yield Problem(("metadata", "annotations", *problem.loc), problem.message)
+
+    def warnings(self) -> Iterator[str]:
+        """What its author should know although nothing is wrong."""
+        yield from ()
 
     def to_json_dict(self) -> dict[str, Any]:
         """Canonical JSON data: what equals its default is left out, but for who it is.

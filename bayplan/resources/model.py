@@ -51,6 +51,8 @@ class Part(BaseModel):
 
     # Fields that Kubernetes has here and Bayplan has not yet.
     not_yet: ClassVar[frozenset[str]] = frozenset()
+    # Fields that Kubernetes has here and Bayplan will not have, with what to do instead.
+    refused: ClassVar[Mapping[str, str]] = {}
     # Fields that change nothing by their nature, with the reason; they are left out with a warning.
     harmless: ClassVar[Mapping[str, str]] = {}
 
@@ -90,6 +92,7 @@ class Part(BaseModel):
         cls, data: Mapping[Any, Any], reading: Reading | None
     ) -> tuple[dict[str, Any], list[Problem]]:
         names = {field.alias or name for name, field in cls.model_fields.items()}
+        unsupported = {**dict.fromkeys(cls.not_yet, "not supported yet"), **cls.refused}
         accepted = names if reading is not None else names | cls.model_fields.keys()
         reading = reading or Reading()
         # An empty value in YAML is null and means, as in Kubernetes, that it is not set.
@@ -102,18 +105,24 @@ class Part(BaseModel):
                 found.append(Problem((), f"a field's name must be text, not {describe(key)}"))
             elif key in cls.harmless:
                 reading.warnings.append(f"{key} is left out: {cls.harmless[key]}")
-            elif key not in cls.not_yet:
-                found.append(Problem((key,), _unknown(key, names | cls.not_yet, reading)))
+            elif key not in unsupported:
+                found.append(Problem((key,), _unknown(key, names | unsupported.keys(), reading)))
             elif value in (None, {}, []):
-                reading.warnings.append(f"{key} is left out: it is empty, and not supported yet")
+                reading.warnings.append(f"{key} is left out: it is empty, and not supported")
             else:
-                found.append(Problem((key,), "not supported yet"))
+                found.append(Problem((key,), unsupported[key]))
         return known, found
 
 
 def refusal(problems: Iterable[Problem]) -> PydanticCustomError:
     """What a validator raises to say more than one thing, each at its own place below it."""
     return PydanticCustomError(_PROBLEMS, "{problems}", {_PROBLEMS: list(problems)})
+
+
+def warn(context: object, warning: str) -> None:
+    """What a validator says that refuses nothing; `context` is that of its ValidationInfo."""
+    if isinstance(context, Reading):
+        context.warnings.append(warning)
 
 
 def problems_from(error: ValidationError) -> list[Problem]:
@@ -133,7 +142,7 @@ def _problems_of(details: ErrorDetails) -> list[Problem]:
     return [Problem(loc, message_of(details))]
 
 
-def _unknown(key: str, names: set[str] | frozenset[str], reading: Reading) -> str:
+def _unknown(key: str, names: set[str], reading: Reading) -> str:
     # Long keys are no typos, and comparing them costs time.
     if len(key) <= 64 and reading.suggestions_left:
         reading.suggestions_left -= 1

@@ -14,7 +14,8 @@ from bayplan.resources.expansion import ExpansionError, expand_environment, expa
 from bayplan.resources.messages import describe
 from bayplan.resources.metadata import TemplateMetadata
 from bayplan.resources.model import Part
-from bayplan.resources.problems import Problem
+from bayplan.resources.probes import Lifecycle, LifecycleHandler, ReadinessProbe, RestartingProbe
+from bayplan.resources.problems import Loc, Problem, quote
 from bayplan.resources.quantity import (
     QuantityError,
     format_cpu,
@@ -23,6 +24,7 @@ from bayplan.resources.quantity import (
     parse_memory_bytes,
 )
 from bayplan.resources.syntax import (
+    Boolean,
     EnvName,
     Image,
     Integer,
@@ -32,6 +34,7 @@ from bayplan.resources.syntax import (
     Name,
     PortName,
     Text,
+    WorkingDir,
 )
 
 # Docker refuses a memory limit below this ("Minimum memory limit allowed is 6MB").
@@ -129,13 +132,9 @@ class Container(Part):
     not_yet: ClassVar[frozenset[str]] = frozenset(
         {
             "envFrom",
-            "lifecycle",
-            "livenessProbe",
-            "readinessProbe",
             "resizePolicy",
             "restartPolicy",
             "securityContext",
-            "startupProbe",
             "stdin",
             "stdinOnce",
             "terminationMessagePath",
@@ -143,7 +142,6 @@ class Container(Part):
             "tty",
             "volumeDevices",
             "volumeMounts",
-            "workingDir",
         }
     )
 
@@ -157,6 +155,11 @@ class Container(Part):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = (
         None  # None: as the image's tag suggests.
     )
+    working_dir: WorkingDir | None = None  # None: the image's own.
+    startup_probe: RestartingProbe | None = None
+    readiness_probe: ReadinessProbe | None = None
+    liveness_probe: RestartingProbe | None = None
+    lifecycle: Lifecycle = Lifecycle()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -186,6 +189,29 @@ class Container(Part):
             number = (port.container_port, port.protocol)
             if numbers.setdefault(number, index) != index:
                 yield Problem(("ports", index, "containerPort"), f"is in ports[{numbers[number]}] already")
+        for loc, asked in self._asked_ports():
+            if isinstance(asked, str) and asked not in names:
+                # It would fail for ever, and the pod never be ready.
+                yield Problem(loc, f"no port of this container is named {quote(asked)}")
+
+    @property
+    def hooks(self) -> Iterator[tuple[str, LifecycleHandler]]:
+        """Its lifecycle hooks by their fields."""
+        for name, hook in (("postStart", self.lifecycle.post_start), ("preStop", self.lifecycle.pre_stop)):
+            if hook is not None:
+                yield name, hook
+
+    def _asked_ports(self) -> Iterator[tuple[Loc, int | str | None]]:
+        """Where probes and hooks ask."""
+        for name, probe in (
+            ("startupProbe", self.startup_probe),
+            ("readinessProbe", self.readiness_probe),
+            ("livenessProbe", self.liveness_probe),
+        ):
+            if probe is not None:
+                yield (name, probe.action, "port"), probe.port
+        for name, hook in self.hooks:
+            yield ("lifecycle", name, "httpGet", "port"), hook.port
 
 
 class Toleration(Part):
@@ -215,14 +241,11 @@ class PodSpec(Part):
             "automountServiceAccountToken",
             "dnsConfig",
             "dnsPolicy",
-            "enableServiceLinks",
             "ephemeralContainers",
             "hostAliases",
             "hostIPC",
-            "hostNetwork",
             "hostPID",
             "hostUsers",
-            "hostname",
             "imagePullSecrets",
             "initContainers",
             "nodeName",
@@ -240,17 +263,20 @@ class PodSpec(Part):
             "serviceAccountName",
             "setHostnameAsFQDN",
             "shareProcessNamespace",
-            "subdomain",
             "topologySpreadConstraints",
             "volumes",
         }
     )
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1)]
+    host_network: Boolean = False  # Its containers are on the host's own network.
     node_selector: Labels = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_period_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 30
+    hostname: Name | None = None  # None: the pod's name.
+    subdomain: Name | None = None  # With a headless service of this name: <hostname>.<subdomain>... in DNS.
+    enable_service_links: Boolean = True  # Variables of the services that are there when it starts.
 
     @property
     def requested(self) -> Amounts:
@@ -266,8 +292,26 @@ class PodSpec(Part):
             if names.setdefault(container.name, index) != index:
                 message = f"is the name of containers[{names[container.name]}] too"
                 yield Problem(("containers", index, "name"), message)
-        if len(self.containers) > 1:
-            yield Problem(("containers", 1), "pods of several containers are not supported yet")
+            for name, hook in container.hooks:
+                if hook.sleep is not None and hook.sleep.seconds > self.termination_grace_period_seconds:
+                    loc = ("containers", index, "lifecycle", name, "sleep", "seconds")
+                    words = (
+                        f"is more than terminationGracePeriodSeconds, {self.termination_grace_period_seconds}"
+                    )
+                    yield Problem(loc, words)
+        yield from self._ports_taken()
+
+    def _ports_taken(self) -> Iterator[Problem]:
+        """Containers of a pod share one address: two cannot listen on one port of it."""
+        taken: dict[tuple[int, str], int] = {}
+        for index, container in enumerate(self.containers):
+            for number, port in enumerate(container.ports):
+                first = taken.setdefault((port.container_port, port.protocol), index)
+                if first != index:
+                    loc = ("containers", index, "ports", number, "containerPort")
+                    yield Problem(
+                        loc, f"is a port of containers[{first}] already; they share the pod's address"
+                    )
 
 
 class PodTemplate(Part):

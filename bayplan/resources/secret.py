@@ -117,6 +117,7 @@ class Secret(Document):
             words = "this is a secret whose values were hidden: get it with --show-secrets"
             yield Problem(("metadata", "annotations", HIDDEN_ANNOTATION), words)
             return
+        yield from super().problems()
         merged = {**self.data, **self.string_data}
         size = sum(len(binascii.a2b_base64(value)) for value in merged.values())
         if size > DATA_MAX_BYTES:
@@ -125,6 +126,9 @@ class Secret(Document):
         for key in _KEYS_OF_TYPE.get(self.type, ()):
             if key not in merged:
                 yield Problem(("data",), f"must have the key {key}, as the type says")
+
+    def warnings(self) -> Iterator[str]:
+        yield "secrets are stored, but pods cannot use them yet"
 
     @model_validator(mode="after")
     def _merge(self) -> Self:

@@ -99,6 +99,12 @@ def _image(value: str) -> str:
     raise ValueError(f"{quote(value)} is not the name of an image.{hint}")
 
 
+def _working_dir(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{quote(value)} is not an absolute path: it must begin with /")
+    return _text(value)
+
+
 def _port_or_name(value: object) -> object:
     if isinstance(value, str):
         if value.isascii() and value.isdigit():
@@ -136,11 +142,13 @@ Text = Annotated[str, Strict(), AfterValidator(_text)]
 Integer = Annotated[int, Strict()]
 Boolean = Annotated[bool, Strict()]
 Name = Annotated[str, Strict(), AfterValidator(_name)]
+LabelKey = Annotated[str, Strict(), AfterValidator(_label_key)]
 LabelKeyOrNone = Annotated[str, Strict(), AfterValidator(lambda key: key and _label_key(key))]
 LabelValue = Annotated[str, Strict(), AfterValidator(_label_value)]
 EnvName = Annotated[str, Strict(), AfterValidator(_env_name)]
 PortName = Annotated[str, Strict(), AfterValidator(_port_name)]
 Image = Annotated[str, Strict(), AfterValidator(_image)]
+WorkingDir = Annotated[str, Strict(), AfterValidator(_working_dir)]
 PortOrName = Annotated[int | str, BeforeValidator(_port_or_name)]
 Labels = Annotated[
     dict[Annotated[str, Strict()], Annotated[str, Strict()]],

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import agent.main
 import manager.main
+from agent.options import agent_settings, read_options
 from agent.settings import AgentSettings
 from bayplan.settings import Setting, Settings, is_loopback, read_settings
 from manager.access.settings import AccessSettings
@@ -458,11 +459,15 @@ certificate-life = "2m"
         assert (ended.saw(end.value).code, ended.error) == (2, says)
 
 
+def given_of(argv: Sequence[str], environ: Mapping[str, str] | None = None, file: Path = NOWHERE) -> Settings:
+    return read_options("bayplan-agent", "", argv=argv, environ=environ or {}, file=file)
+
+
 class TestAgent:
     NEEDED = ("--node=n1", "--managers=127.0.0.1,127.0.0.2:7500", "--advertise=10.0.0.11")
 
     def test_defaults(self) -> None:
-        found = agent.main._settings(agent.main._given(self.NEEDED, {}, NOWHERE))
+        found = agent_settings(given_of(self.NEEDED))
 
         assert found == AgentSettings(
             node="n1",
@@ -485,10 +490,12 @@ reserved-memory = "1Gi"
 labels = ["disk=ssd", "zone=a"]
 join-token = "bay1.a.b.c"
 join-token-file = "/run/token"
+run-dir = "/run/bayplan-2"
+metrics = ""
 """
         )
 
-        found = agent.main._settings(agent.main._given(["--label=zone=b"], {}, file))
+        found = agent_settings(given_of(["--label=zone=b"], file=file))
 
         assert found == AgentSettings(
             node="n2",
@@ -503,13 +510,15 @@ join-token-file = "/run/token"
             reserved_memory_bytes=2**30,
             join_token="bay1.a.b.c",
             join_token_file=Path("/run/token"),
+            run_dir=Path("/run/bayplan-2"),
+            metrics="",
         )
         assert "bay1" not in repr(found)
 
     def test_with_managers_on_this_host_it_may_be_insecure(self) -> None:
-        given_ = agent.main._given(self.NEEDED, {"BAYPLAN_INSECURE_LOOPBACK": "1"}, NOWHERE)
+        given_ = given_of(self.NEEDED, {"BAYPLAN_INSECURE_LOOPBACK": "1"})
 
-        assert agent.main._settings(given_).insecure_loopback
+        assert agent_settings(given_).insecure_loopback
 
     @pytest.mark.parametrize(
         ("argv", "says"),
@@ -519,6 +528,9 @@ join-token-file = "/run/token"
             (["--label=x"], "--label 'x' is not KEY=VALUE"),
             (["--witness-port=65536"], "--witness-port is larger than 65535"),
             (["--data-dir="], "--data-dir is empty"),
+            (["--run-dir="], "--run-dir is empty"),
+            (["--metrics=7491"], "--metrics '7491' is not host:port"),
+            (["--metrics=127.0.0.1:65536"], "--metrics '127.0.0.1:65536' is not host:port"),
             (["--memory=8gb"], '--memory "8gb" is not a quantity. Did you mean 8Gi'),
             (
                 ["--insecure-loopback", "--managers=127.0.0.1,10.0.0.1"],

@@ -2,31 +2,32 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bayplan.manifests.manifest import check_manifests
+from bayplan.manifests.read import read_manifests
 from bayplan.model.nodes import Amounts
 from bayplan.resources.document import parse_document, parse_json
 from bayplan.resources.kinds import KINDS, find_kind
 from bayplan.resources.pods import Container, PodTemplate, template_from_json, template_hash, template_json
 from bayplan.resources.problems import DocumentError, loc_of, path_of
 from bayplan.resources.workloads import Deployment
-from tests.bayplan.resources.builders import a_deployment, a_service, with_field
+from tests.bayplan.resources.builders import (
+    a_deployment,
+    a_service,
+    an_ingress,
+    endpoints,
+    problems_of,
+    with_field,
+)
 
 POD = "spec.template.spec"
 CONTAINER = f"{POD}.containers.0"
-
-
-def problems_of(document: object) -> dict[str, str]:
-    """Path → message of everything that is refused; empty if the document is right."""
-    try:
-        parse_document(document)
-    except DocumentError as error:
-        return {problem.path: problem.message for problem in error.problems}
-    return {}
 
 
 def the_deployment(document: dict[str, Any]) -> Deployment:
@@ -70,7 +71,7 @@ class TestRefusals:
             (f"{POD}.terminationGracePeriodSeconds", -1, "must be at least 0"),
             (f"{POD}.containers", [], "must not be empty"),
             (f"{POD}.volumes", [{"name": "a"}], "not supported yet"),
-            (f"{POD}.hostNetwork", True, "not supported yet"),
+            (f"{POD}.hostPID", True, "not supported yet"),
             (f"{POD}.affinity", {"podAffinity": {}}, "not supported yet"),
             (f"{POD}.tolerations", [{"key": "a", "tolerationSeconds": 3}], "not supported yet"),
             (f"{POD}.tolerations", [{"effect": "NoSchedule"}], "must be Exists where no key is given"),
@@ -93,7 +94,6 @@ class TestRefusals:
             (f"{CONTAINER}.imagePullPolicy", "always", "must be Always, IfNotPresent or Never"),
             (f"{CONTAINER}.image_pull_policy", "Always", 'did you mean "imagePullPolicy"?'),
             (f"{CONTAINER}.securityContext", {"privileged": True}, "not supported yet"),
-            (f"{CONTAINER}.livenessProbe", {"httpGet": {}}, "not supported yet"),
             (
                 f"{CONTAINER}.resources",
                 {"limits": {"memory": "512mb"}},
@@ -110,9 +110,11 @@ class TestRefusals:
             ("spec", None, "is required"),
             ("kind", "Deploymant", "did you mean Deployment?"),
             ("kind", "StatefulSet", "StatefulSet is not supported yet"),
+            ("kind", "EndpointSlice", "write Endpoints (v1)"),
+            ("kind", "IngressClass", "leave them out"),
             ("kind", "Node", "`bay label`"),
             ("kind", "Pod", "write a Deployment"),
-            ("apiVersion", "extensions/v1beta1", "must be apps/v1 for a Deployment"),
+            ("apiVersion", "extensions/v1beta1", "must be apps/v1 for the kind Deployment"),
             ("apiVersion", None, "must be apps/v1"),
         ],
     )
@@ -142,23 +144,30 @@ class TestRefusals:
             "the template's labels do not have it" in problems_of(document)["spec.selector.matchLabels.app"]
         )
 
-    def test_two_containers_are_not_supported_yet(self) -> None:
-        document = a_deployment()
+    def test_containers_of_a_pod_have_names_and_ports_of_their_own(self) -> None:
+        document = a_deployment(ports=[{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}])
         document["spec"]["template"]["spec"]["containers"] *= 2
 
+        taken = "is a port of containers[0] already; they share the pod's address"
         assert problems_of(document) == {
             "spec.template.spec.containers[1].name": "is the name of containers[0] too",
-            "spec.template.spec.containers[1]": "pods of several containers are not supported yet",
+            "spec.template.spec.containers[1].ports[0].containerPort": taken,
+            "spec.template.spec.containers[1].ports[1].containerPort": taken,
         }
 
-    def test_a_service_with_two_ports_needs_their_names(self) -> None:
-        assert "needs a name" in problems_of(a_service(ports=[{"port": 1}, {"port": 2}]))["spec.ports[0]"]
+    def test_a_pod_of_several_containers_is_right(self) -> None:
+        document = a_deployment(ports=[{"containerPort": 53}])
+        ports = [{"containerPort": 53, "protocol": "UDP"}, {"containerPort": 9090}]
+        side = {"name": "side", "image": "side:1", "ports": ports}
+        document["spec"]["template"]["spec"]["containers"].append(side)
 
-    @pytest.mark.parametrize("port", ["80", "Web", "a--b", 0, 70000, True, 1.5, [], "x" * 16])
-    def test_a_target_port_is_a_number_or_a_name(self, port: object) -> None:
-        assert list(problems_of(a_service(ports=[{"port": 80, "targetPort": port}]))) == [
-            "spec.ports[0].targetPort"
-        ]
+        assert problems_of(document) == {}
+
+    def test_init_containers_are_not_supported_yet(self) -> None:
+        document = a_deployment()
+        document["spec"]["template"]["spec"]["initContainers"] = [{"name": "init", "image": "init:1"}]
+
+        assert problems_of(document) == {"spec.template.spec.initContainers": "not supported yet"}
 
     @pytest.mark.parametrize("document", [None, [], "x", 3, {}, {1: 2}, {"kind": []}])
     def test_what_is_no_document_at_all(self, document: object) -> None:
@@ -185,8 +194,17 @@ class TestRefusals:
             with_field(a_deployment(), "metadata.annotations", {"a": "x" * 300_000}),
             with_field(a_deployment(), "metadata.name", " " * 200_000),
             with_field(a_deployment(), "spec.template", [[]] * 20_000),
+            a_service(ports=[{"port": 1}] * 4000),
+            a_service(ports=[{"port": 1, "name": f"a{n}"} for n in range(251)]),
+            endpoints({"addresses": [{"ip": "10.0.0.5"}] * 2500, "ports": [{"port": 1}] * 1500}),
+            endpoints({"addresses": [{"ip": "10.0.0.5"}] * 3000, "ports": [{"port": 1, "name": "a"}] * 200}),
+            with_field(an_ingress(), "spec.rules", an_ingress()["spec"]["rules"] * 900),
+            with_field(an_ingress(), "metadata.annotations", {f"bayplan.io/a{n}": "" for n in range(4000)}),
         ],
-        ids=["items", "fields", "containers", "labels", "large", "spaces", "values"],
+        ids=[
+            *("items", "fields", "containers", "labels", "large", "spaces", "values"),
+            *("ports", "named ports", "unnamed endpoints", "endpoints", "rules", "annotations"),
+        ],
     )
     def test_a_hostile_document_is_refused_quickly_and_briefly(self, document: dict[str, Any]) -> None:
         began = time.process_time()
@@ -243,11 +261,6 @@ class TestAccepted:
             "strategy",
         ]
 
-    def test_a_service_is_stored_and_says_that_it_carries_no_traffic_yet(self) -> None:
-        parsed = parse_document(a_service(ports=[{"port": 80, "targetPort": "http"}], type="NodePort"))
-
-        assert parsed.warnings == ("services are stored, but carry no traffic yet",)
-
     @pytest.mark.parametrize(
         "image",
         [
@@ -294,6 +307,13 @@ class TestTemplateHash:
         """A change here would restart every pod of every user on upgrade."""
         assert template_hash(self.template()) == "15dbc23d"
 
+    def test_of_the_example_that_people_begin_with_never_changes(self) -> None:
+        example = Path(__file__).parents[3] / "examples" / "my-app" / "deployment.yaml"
+        (parsed,) = check_manifests(read_manifests([example]))
+
+        assert isinstance(parsed.resource, Deployment)
+        assert template_hash(parsed.resource.spec.template) == "c5f9a219"
+
     def test_does_not_depend_on_order_or_on_defaults_written_out(self) -> None:
         first = self.template(resources={}, env=[{"name": "A", "value": ""}])
         second = self.template(env=[{"value": None, "name": "A"}])
@@ -330,17 +350,25 @@ class TestJson:
 
 class TestKinds:
     @pytest.mark.parametrize(
-        "word", ["deploy", "deployment", "Deployments", "deployments.apps", "deployment.apps"]
+        ("word", "name"),
+        [
+            *((word, "Deployment") for word in ("deploy", "deployment", "Deployments")),
+            *((word, "Deployment") for word in ("deployments.apps", "deployment.apps")),
+            *((word, "Ingress") for word in ("ing", "ingress", "ingresses", "ingresses.networking.k8s.io")),
+            *((word, "Endpoints") for word in ("ep", "endpoints", "Endpoints")),
+            ("svc", "Service"),
+        ],
     )
-    def test_are_found_by_every_name_people_use(self, word: str) -> None:
+    def test_are_found_by_every_name_people_use(self, word: str, name: str) -> None:
         kind = find_kind(word)
 
         assert kind is not None
-        assert kind.name == "Deployment"
+        assert kind.name == name
 
     def test_are_shown_as_kubectl_does(self) -> None:
         assert KINDS["Deployment"].full_name == "deployment.apps"
         assert KINDS["Service"].full_name == "service"
+        assert KINDS["Ingress"].full_name == "ingress.networking.k8s.io"
 
     def test_what_is_no_kind_is_not_found(self) -> None:
         assert find_kind("nonsense") is None
