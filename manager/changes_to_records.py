@@ -13,15 +13,25 @@ from typing import Any
 
 from bayplan.model.names import PodId
 from bayplan.model.placements import Placement, Want
+from bayplan.model.services import Allocation, Cursor
 from bayplan.model.states import PodState
 from manager.cluster_state import ClusterState
 from manager.commit import BYTES_MAX, OPERATIONS_MAX
-from manager.planning.changes import Change, PlacePod, RemovePlacement, RemoveWorkload, SetWant
+from manager.planning.changes import (
+    AllocationChange,
+    Change,
+    FreeAllocation,
+    GiveAllocation,
+    PlacePod,
+    RemovePlacement,
+    RemoveWorkload,
+    SetWant,
+)
 from manager.store import keys, records
 from manager.store.port import DeleteKey, Operation, Put
 
-# A transaction also holds the sequence number, one key of decisions and one that expires.
-_KEYS_MAX = OPERATIONS_MAX - 3
+# A transaction also holds the sequence number, one key of decisions, one that expires and the cursor.
+_KEYS_MAX = OPERATIONS_MAX - 4
 # One removed workload may take many keys with it; they are cut over several transactions.
 _CHUNK_SLOTS = records.CHUNK_SLOTS
 
@@ -39,7 +49,10 @@ class Batch:
     new_revisions: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     dropped_revisions: list[tuple[str, str]] = field(default_factory=list)
     dropped_chunks: list[tuple[str, int]] = field(default_factory=list)
-    changes: list[tuple[Change, PodId | None]] = field(default_factory=list)
+    allocations: dict[str, Allocation] = field(default_factory=dict)
+    dropped_allocations: list[str] = field(default_factory=list)
+    cursor: Cursor | None = None  # Where it is to stand then.
+    changes: list[tuple[Change | AllocationChange, PodId | None]] = field(default_factory=list)
     nodes_freed: set[str] = field(default_factory=set)
     is_cut: bool = False  # Changes are left over.
 
@@ -75,7 +88,7 @@ class _Builder:
             self._stored[uid] = chunks
         return self._stored[uid]
 
-    def add(self, change: Change) -> bool:
+    def add(self, change: Change | AllocationChange) -> bool:
         """Fold one change in; False when the transaction is full."""
         if self._keys >= _KEYS_MAX or self._bytes >= BYTES_MAX:
             return False
@@ -94,7 +107,23 @@ class _Builder:
                 self._batch.changes.append((change, change.pod))
             case RemoveWorkload():
                 return self._remove_workload(change)
+            case GiveAllocation() | FreeAllocation():
+                self._allocate(change)
         return True
+
+    def _allocate(self, change: AllocationChange) -> None:
+        key = keys.service(change.service_uid)
+        if isinstance(change, GiveAllocation):
+            value = records.encode_allocation(change.allocation)
+            self._batch.operations.append(Put(key=key, value=value))
+            self._batch.allocations[change.service_uid] = change.allocation
+            self._batch.cursor = change.cursor
+            self._bytes += len(value)
+        else:
+            self._removed_keys.append(key)
+            self._batch.dropped_allocations.append(change.service_uid)
+        self._keys += 1
+        self._batch.changes.append((change, None))
 
     def _place(self, change: PlacePod) -> None:
         uid = change.workload_uid
@@ -174,11 +203,15 @@ class _Builder:
                 Put(key=keys.placements(uid, index), value=records.encode_chunk(chunk, names))
             )
             self._batch.next_incarnation[uid, index] = self._next[uid, index]
+        cursor = self._batch.cursor
+        if cursor is not None and cursor != self._state.cursor:
+            value = records.encode_cursor(cursor)
+            self._batch.operations.append(Put(key=keys.ALLOCATION_CURSOR, value=value))
         self._batch.operations.extend(DeleteKey(key=key) for key in self._removed_keys)
         return self._batch
 
 
-def batch_of(changes: Sequence[Change], state: ClusterState) -> Batch:
+def batch_of(changes: Sequence[Change | AllocationChange], state: ClusterState) -> Batch:
     """As many of `changes` as fit into one transaction, in order."""
     builder = _Builder(state)
     is_cut = False
@@ -204,6 +237,7 @@ def fold_in(batch: Batch, state: ClusterState, revision: int) -> None:
         state.put_placement(placement)
     for pod in batch.dropped:
         state.drop_placement(pod)
+    _fold_in_allocations(batch, state)
     for held in batch.dropped_chunks:
         state.next_incarnation.pop(held, None)
     for held_revision in batch.dropped_revisions:
@@ -211,6 +245,18 @@ def fold_in(batch: Batch, state: ClusterState, revision: int) -> None:
     for uid in batch.dropped_workloads:
         state.drop_workload(uid)
     state.revision = max(state.revision, revision)
+
+
+def _fold_in_allocations(batch: Batch, state: ClusterState) -> None:
+    if batch.allocations or batch.dropped_allocations:
+        state.claims_version += 1
+    state.allocations.update(batch.allocations)
+    for uid in batch.dropped_allocations:
+        state.allocations.pop(uid, None)
+    state.cursor = batch.cursor or state.cursor
+    for uid in (*batch.allocations, *batch.dropped_allocations):
+        if uid in state.services:
+            state.touched.document(state.services[uid])
 
 
 def decisions_of(batch: Batch, state: ClusterState, at_ms: int) -> dict[str, Any]:
@@ -227,8 +273,12 @@ def decisions_of(batch: Batch, state: ClusterState, at_ms: int) -> dict[str, Any
     return {"at_ms": at_ms, "decisions": entries}
 
 
-def decision_of(change: Change, pod: PodId | None, state: ClusterState) -> dict[str, object]:
+def decision_of(
+    change: Change | AllocationChange, pod: PodId | None, state: ClusterState
+) -> dict[str, object]:
     """One change as a decision record: JSON values only."""
+    if isinstance(change, GiveAllocation | FreeAllocation):
+        return _decision_of_service(change)
     uid = pod.workload_uid if pod is not None else getattr(change, "workload_uid", "")
     kind, namespace, name = state.workload_name(uid)
     entry: dict[str, object] = {
@@ -253,6 +303,21 @@ def decision_of(change: Change, pod: PodId | None, state: ClusterState) -> dict[
         case RemoveWorkload():
             entry |= {"reason": "Deleted"}
     return entry
+
+
+def _decision_of_service(change: AllocationChange) -> dict[str, object]:
+    kind, _, place = change.allocation.owner.partition(" ")
+    namespace, _, name = place.partition("/")
+    reason = "AddressFreed"
+    if isinstance(change, GiveAllocation):
+        reason = "ServiceProblem" if change.allocation.problem else "AddressGiven"
+    return {
+        "workload": f"{kind}/{name}",
+        "namespace": namespace,
+        "uid": change.service_uid,
+        "message": change.reason,
+        "reason": reason,
+    }
 
 
 _WANT_REASONS = {

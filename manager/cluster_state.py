@@ -17,8 +17,11 @@ from typing import Any
 import structlog
 
 from bayplan.model.names import PodId, pod_name
+from bayplan.model.network import ClusterNetwork
 from bayplan.model.nodes import Amounts, NodeFacts, NodeIntent, NodeState
 from bayplan.model.placements import Placement, Want
+from bayplan.model.policy import PolicyLevel
+from bayplan.model.services import Allocation, Cursor
 from bayplan.model.states import PodState
 from bayplan.resources.document import Resource
 from bayplan.resources.pods import template_hash, template_json
@@ -27,8 +30,10 @@ from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
 from manager.attempts import Attempts
 from manager.planning.requirements import requirements_of
-from manager.planning.view import Requirements
+from manager.planning.subnets import first_address
+from manager.planning.view import HostPort, Requirements
 from manager.store import keys, records
+from manager.touched import Touched
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +55,10 @@ class NodeEntry:
     intent: NodeIntent = field(default_factory=NodeIntent)
     # Pods by uid as reported in this term; kept when the stream breaks, for it is the last that is known.
     statuses: dict[str, wire.PodStatus] = field(default_factory=dict)
-    has_reported: bool = False  # In full, to this leader.
+    has_reported: bool = False  # In full, to this leader, since its stream began.
+    was_known: bool = (
+        False  # The same, ever: `statuses` is all that was last seen, also when the stream breaks.
+    )
     # What the present session was sent: a pod absent from its report may merely not be done yet.
     told: dict[str, Want] = field(default_factory=dict)
     condition: wire.NodeCondition = field(default_factory=lambda: wire.NodeCondition(engine_ok=True))
@@ -65,9 +73,9 @@ class NodeEntry:
     @property
     def refuses(self) -> str:
         """Why it takes no new pods, in its agent's words; empty if it does."""
-        if self.condition.engine_ok and not self.condition.disk_pressure:
-            return ""
-        return self.condition.message or "its agent says so"
+        if not self.condition.engine_ok or self.condition.disk_pressure:
+            return self.condition.message or "its agent says so"
+        return self.condition.network_problem
 
 
 class ClusterState:
@@ -75,6 +83,8 @@ class ClusterState:
 
     def __init__(self) -> None:
         self.meta = records.Meta(format_version=records.FORMAT_VERSION, cluster_id="", incarnation="")
+        self.network = ClusterNetwork()
+        self.is_founded = False  # `network` stands in the store.
         self.revision = 0  # The store's: the highest of what was listed, watched and committed.
         # Up to which everything that others wrote is known: a commit may be ahead of the watch.
         self.watched_revision = 0
@@ -82,8 +92,17 @@ class ClusterState:
         self.resources: dict[tuple[str, str, str], StoredResource] = {}
         # Deployments by uid; the value is the key into `resources`.
         self.workloads: dict[str, tuple[str, str, str]] = {}
+        # Deployments that this manager cannot read, likewise: what runs of them runs on, and serves.
+        self.unreadable: dict[str, tuple[str, str, str]] = {}
+        # Services and Ingresses by uid, likewise; and what they were given.
+        self.services: dict[str, tuple[str, str, str]] = {}
+        self.allocations: dict[str, Allocation] = {}
+        # Grows with every change of what services ask for and were given: all of them are planned together.
+        self.claims_version = 0
+        self.cursor = Cursor()
         self.broken: dict[str, str] = {}  # Store key of an unreadable document, and why it is.
         self.nodes: dict[str, NodeEntry] = {}
+        self.subnets: dict[int, str] = {}  # First address, as a number → node.
         self.placements: dict[str, dict[PodId, Placement]] = defaultdict(dict)
         self.by_node: dict[str, dict[PodId, Placement]] = defaultdict(dict)
         self.next_incarnation: dict[tuple[str, int], int] = {}
@@ -91,7 +110,8 @@ class ClusterState:
         self.reserved: dict[str, Amounts] = defaultdict(Amounts)
         # Failed attempts in a row of a slot, and when the last ended (loop time).
         self.failures: dict[str, dict[int, tuple[int, float]]] = defaultdict(dict)
-        self._booked: dict[PodId, Amounts] = {}
+        self._booked: dict[PodId, Requirements] = {}
+        self.host_ports: dict[str, set[HostPort]] = defaultdict(set)  # That pods use, by node.
         self.ended_s: dict[str, float] = {}  # By the pod's uid, in loop time.
         self._requirements: dict[tuple[str, str], Requirements] = {}
         self._texts: dict[tuple[str, str], str] = {}
@@ -102,8 +122,11 @@ class ClusterState:
         self._gone_keys: dict[str, int] = {}
         # What agents pull images with. Never changed, only replaced: another object means that it changed.
         self.credentials: tuple[wire.RegistryCredential, ...] = ()
+        # By namespace; one that is not in it is "baseline".
+        self.policies: dict[str, PolicyLevel] = {}
         self.attempts = Attempts()
         self.decisions: list[str] = []  # Keys, oldest first.
+        self.touched = Touched()
 
     # -- keys and nodes ------------------------------------------------------------------------
 
@@ -127,13 +150,25 @@ class ClusterState:
             intent = self.intents.get(facts.name, NodeIntent())
             self.nodes[facts.name] = NodeEntry(facts=facts, intent=intent)
         else:
+            self._drop_subnet(entry.facts)
             entry.facts = facts
+        subnet = first_address(facts.subnet)
+        if subnet is not None:
+            self.subnets[subnet] = facts.name
+
+    def _drop_subnet(self, facts: NodeFacts) -> None:
+        subnet = first_address(facts.subnet)
+        if subnet is not None and self.subnets.get(subnet) == facts.name:
+            del self.subnets[subnet]
 
     def drop_node(self, name: str) -> None:
         """Forget a node; its placements were removed before."""
-        self.nodes.pop(name, None)
+        entry = self.nodes.pop(name, None)
+        if entry is not None:
+            self._drop_subnet(entry.facts)
         self.by_node.pop(name, None)
         self.reserved.pop(name, None)
+        self.host_ports.pop(name, None)
 
     def put_credential(self, registry: str, *, username: str, password: str) -> None:
         """Add or change what is shown to a registry."""
@@ -152,6 +187,7 @@ class ClusterState:
         mine = self.placements[placement.pod.workload_uid]
         before = mine.get(placement.pod)
         mine[placement.pod] = placement
+        self.touched.pod(placement.pod)
         self.by_node[placement.node][placement.pod] = placement
         if before is None:
             self._book(placement)
@@ -162,6 +198,7 @@ class ClusterState:
         if placement is None:
             return None
         self.by_node[placement.node].pop(pod, None)
+        self.touched.pod(pod)
         self._unbook(placement)
         self.ended_s.pop(str(pod), None)
         self.attempts.drop_pod(pod)
@@ -172,14 +209,18 @@ class ClusterState:
         return placement
 
     def _book(self, placement: Placement) -> None:
-        requests = self.requirements(placement.pod.workload_uid, placement.revision).requests
-        self._booked[placement.pod] = requests
-        self.reserved[placement.node] += requests
+        requirements = self.requirements(placement.pod.workload_uid, placement.revision)
+        self._booked[placement.pod] = requirements
+        self.reserved[placement.node] += requirements.requests
+        self.host_ports[placement.node].update(requirements.host_ports)
 
     def _unbook(self, placement: Placement) -> None:
         """An ended pod uses nothing any more, though its record is still there."""
-        requests = self._booked.pop(placement.pod, Amounts())
-        self.reserved[placement.node] -= requests
+        requirements = self._booked.pop(placement.pod, None)
+        if requirements is not None:
+            self.reserved[placement.node] -= requirements.requests
+            # A node has one pod on each of them at most.
+            self.host_ports[placement.node].difference_update(requirements.host_ports)
 
     def drop_workload(self, uid: str) -> None:
         """Forget everything of a workload that is gone, its document too.
@@ -189,6 +230,7 @@ class ClusterState:
         place = self.workloads.pop(uid, None)
         if place is not None:
             del self.resources[place]
+            self.touched.document(place)
         self.placements.pop(uid, None)
         self.failures.pop(uid, None)
         self.attempts.drop_workload(uid)
@@ -243,7 +285,9 @@ class ClusterState:
         """Replace all that is known of a node's pods; returns the workloads concerned."""
         entry = self.nodes[node]
         entry.statuses = {}
-        entry.has_reported = True
+        entry.has_reported = entry.was_known = True
+        for pod in self.by_node[node]:
+            self.touched.pod(pod)
         dirty = {pod.workload_uid for pod in self.by_node[node]}
         return dirty | self.apply_statuses(node, statuses, now_s)
 
@@ -258,6 +302,7 @@ class ClusterState:
                 continue
             entry.statuses[status.uid] = status
             pod = PodId.parse(status.uid)
+            self.touched.pod(pod)
             if PodState(status.state).is_terminal and status.uid not in self.ended_s:
                 self._ended(pod, now_s)
             if status.ready:

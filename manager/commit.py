@@ -9,7 +9,7 @@ says so. Nothing else is sent before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -51,6 +51,7 @@ class Committer:
     """
 
     def __init__(self, store: Store, *, guard: Compare, epoch: int, last: bytes | None) -> None:
+        self.committed: Callable[[float], None] = lambda _took_s: None  # Told how many seconds each took.
         self._store = store
         self._guard = guard
         self._epoch = epoch
@@ -70,7 +71,9 @@ class Committer:
         cancelled when the term ends.
         """
         assert len(operations) < OPERATIONS_MAX + 1
+        loop = asyncio.get_running_loop()
         async with self._one_in_flight:
+            began_s = loop.time()
             history = self._tried = self._tried.next(self._epoch)
             value = history.encode()
             self._doubtful[value] = history
@@ -83,6 +86,7 @@ class Committer:
                     # If not just now, then by an earlier try of this very transaction, whose reply was lost.
                     self._last, self.history = value, history
                     self._doubtful.clear()
+                    self.committed(loop.time() - began_s)
                     return result.revision
                 if stands is None or stands == self._last or stands not in self._doubtful:
                     raise FencedError(

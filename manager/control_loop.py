@@ -16,13 +16,15 @@ from typing import Protocol
 
 import structlog
 
+from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
 from bayplan.model.placements import Want
 from manager.changes_to_records import Batch, batch_of, decisions_of, fold_in
 from manager.cluster_state import ClusterState
 from manager.commit import Committer, FencedError
 from manager.events import EventLog
-from manager.planning.changes import Plan, RemovePlacement, SetWant
+from manager.planning.allocations import plan_allocations
+from manager.planning.changes import AllocationChange, Plan, RemovePlacement, SetWant
 from manager.planning.plan import WorkloadPlan, join, plan_workload
 from manager.planning.view import ClusterView, NodeView
 from manager.store import keys
@@ -37,8 +39,8 @@ from manager.store.port import (
     StoreUnavailableError,
 )
 from manager.store.records import encode_json
-from manager.store_to_state import apply_watched, repair
-from manager.views import workload_view
+from manager.store_to_state import SERVICE_KINDS, apply_watched, repair
+from manager.views import service_claims, workload_view
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,7 @@ SWEEP_S = 60.0
 # Batches of decisions kept in the store.
 DECISIONS_MAX = 500
 _FULL_STORE_RETRY_S = 5.0
+_SERVICE_PREFIXES = tuple(keys.resources_of(kind) for kind in SERVICE_KINDS)
 # While replacements are rationed.
 _BUDGET_RETRY_S = 0.2
 
@@ -69,6 +72,14 @@ class Nodes(Protocol):
 
     def sync(self, names: Iterable[str]) -> None:
         """Tell the agents of these nodes what they do not know yet."""
+        ...
+
+    def why_running(self, pod: PodId) -> str:
+        """Why a pod that is wanted to stop was not told so yet; empty if it was."""
+        ...
+
+    def is_port_taken(self, service: str, node: str, address: str, port: int) -> bool:
+        """Whether a node could not bind a port that it is to publish for a service ("namespace/name")."""
         ...
 
 
@@ -100,6 +111,7 @@ class ControlLoop:
         self._wake_at_s = 0.0
         self._passing = asyncio.Lock()
         self._parts: asyncio.TaskGroup | None = None  # While it runs.
+        self._settled_claims = -1  # With these every service has what it can have.
         # Why a slot has no node: by workload, by slot.
         self.unplaced: dict[str, dict[int, str]] = {}
         # Why a workload is not planned: planning it raised.
@@ -116,6 +128,11 @@ class ControlLoop:
         if self._dirty:
             self._wake.set()
             self.tell_watchers()
+
+    @property
+    def waiting(self) -> int:
+        """How many workloads wait for a plan."""
+        return len(self._dirty)
 
     def tell_watchers(self) -> None:
         """Wake everybody who waits for any change of what is known."""
@@ -167,7 +184,8 @@ class ControlLoop:
     async def _pass(self, nodes: Nodes) -> None:
         dirty, self._dirty = self._dirty, set()
         if "*" in dirty:
-            dirty = dirty | self._state.workloads.keys() | self._state.placements.keys()
+            state = self._state
+            dirty = dirty | state.workloads.keys() | state.placements.keys()
             dirty.discard("*")
         try:
             await self._plan_and_commit(dirty, nodes)
@@ -185,8 +203,9 @@ class ControlLoop:
         is_learning = any(node.state is NodeState.UNKNOWN for node in cluster.nodes.values())
         self._note_unplaced(plan, is_learning=is_learning)
         self._wake_by(plan.wake_at_s)
-        if plan.changes:
-            batch = batch_of(plan.changes, self._state)
+        changes = (*self._allocations(), *plan.changes)
+        if changes:
+            batch = batch_of(changes, self._state)
             await self._commit(batch)
             nodes.sync(sorted({placement.node for placement in batch.put} | batch.nodes_freed))
             if batch.is_cut:
@@ -197,6 +216,29 @@ class ControlLoop:
             # A committed change may ask for the next one: a removed record for its workload's removal.
             self.mark(uid for uid in dirty if uid in self._state.workloads)
         self.tell_watchers()
+
+    def _allocations(self) -> list[AllocationChange]:
+        """What services are to be given, when one of them came, went or changed since that was nothing."""
+        state = self._state
+        if self._settled_claims == state.claims_version:
+            return []
+        try:
+            planned = plan_allocations(
+                state.network,
+                service_claims(state),
+                state.allocations,
+                state.cursor,
+                keeps_unknown=any(key.startswith(_SERVICE_PREFIXES) for key in state.broken),
+            )
+        except Exception as error:
+            # What services have stays as it is; workloads go on.
+            reason = f"planning services failed: {type(error).__name__}: {error}"
+            log.exception("services.quarantined")
+            self._events.add("Quarantined", reason, obj="Cluster/services")
+            return []
+        if not planned:
+            self._settled_claims = state.claims_version
+        return planned
 
     def _plans(self, dirty: Iterable[str], cluster: ClusterView, nodes: Nodes) -> list[WorkloadPlan]:
         """Plan each; after a mass failure only so many pods of dead nodes a second are replaced."""
@@ -300,7 +342,14 @@ class ControlLoop:
                 held=held,
             )
         return ClusterView(
-            now_s=asyncio.get_running_loop().time(), nodes=views, reserved=dict(self._state.reserved)
+            now_s=asyncio.get_running_loop().time(),
+            nodes=views,
+            reserved=dict(self._state.reserved),
+            host_ports={
+                node: frozenset(ports)
+                for node, ports in self._state.host_ports.items()
+                if ports and node in views
+            },
         )
 
     async def remove_placements_of(self, node: str, reason: str) -> None:

@@ -21,7 +21,22 @@ _REPEAT_MS = 10 * 60 * 1000
 # … and is among so many of the last.
 _REPEAT_AMONG = 20
 _WARNINGS = frozenset(
-    {"PodLost", "NodeDown", "NodeSuspect", "NodeAgentLost", "Unplaced", "PodFailed", "Quarantined", "Alarm"}
+    {
+        "PodLost",
+        "NodeDown",
+        "NodeSuspect",
+        "NodeAgentLost",
+        "Unplaced",
+        "PodFailed",
+        "PodUnready",
+        "ProxyProblem",
+        "Quarantined",
+        "ServiceProblem",
+        "IngressProblem",
+        "PortTaken",
+        "PodDrainCut",
+        "Alarm",
+    }
 )
 # A watcher that reads slower than this many events behind is cut off; it lists again.
 _WATCHER_LAG_MAX = 1000

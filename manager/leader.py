@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import structlog
 
+from bayplan.model.network import ClusterNetwork
+from bayplan.model.states import PodState
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import control_pb2 as api
 from manager.cluster_state import ClusterState
@@ -21,8 +25,10 @@ from manager.dispatcher.liveness import Liveness
 from manager.election import Term
 from manager.events import EventLog
 from manager.housekeeping import Housekeeping
+from manager.metrics import LeaderFigures
 from manager.past import Adoption, plan_adoption, renewed_meta, unheard_nodes
 from manager.pods import deployment_status, pending_of, pod_of
+from manager.services import ingress_status, service_status
 from manager.store import keys, records
 from manager.store.port import DeleteKey, Operation, Put, Store
 from manager.store_to_state import load
@@ -75,6 +81,7 @@ class Leadership:
             events=self.events,
             settings=settings,
             write=self._write,
+            may_command=term.wait_active,
             mark=self.loop.mark,
             managers=managers,
             history=lambda: self.committer.history,
@@ -90,10 +97,11 @@ class Leadership:
         term: Term,
         *,
         settings: DispatcherSettings,
+        network: ClusterNetwork,
         managers: Callable[[], list[str]],
         wall_s: Callable[[], float],
     ) -> Leadership:
-        """Read the store: what is durable is known from here on."""
+        """Read the store: what is durable is known from here on. `network` is what a new cluster is founded with."""
         status = await store.status()
         listing = await store.list(keys.ROOT)
         state = ClusterState()
@@ -116,7 +124,7 @@ class Leadership:
                 except (records.DamagedRecordError, KeyError, TypeError) as error:
                     log.warning("store_key.ignored", key=item.key, error=str(error))
         # Puts this term into the store's history before any agent hears of it.
-        await leadership.committer.commit([])
+        await leadership.committer.commit(_founding(state, network))
         log.info(
             "store.loaded",
             revision=listing.revision,
@@ -185,8 +193,9 @@ class Leadership:
                     f" it is stopped when they come ({' '.join(f'--without {name}' for name in unheard)})"
                 )
             if not dry_run:
-                for session in visitors:
-                    await self.dispatcher.admission.register(session.hello)
+                # Those first whose pods have addresses, which nobody else may be given.
+                for session in sorted(visitors, key=lambda each: not each.reported):
+                    await self.dispatcher.admission.register(session.hello, session.reported or ())
             adoption = plan_adoption(self.state, visitors, now_ms=int(self._wall_s() * 1000), is_dry=dry_run)
             adoption.unheard = unheard
             if not dry_run:
@@ -276,9 +285,44 @@ class Leadership:
         pending = pending_of(self.state, uid, self.loop.unplaced.get(uid, {}), note)
         return sorted([*placed, *pending], key=lambda pod: (pod.slot, -pod.incarnation))
 
+    def figures(self) -> LeaderFigures:
+        """For Prometheus."""
+        state, dispatcher = self.state, self.dispatcher
+        return LeaderFigures(
+            nodes=Counter(dispatcher.node_state(name)[0].value for name in state.nodes),
+            pods=_by_name(
+                Counter(status.state for entry in state.nodes.values() for status in entry.statuses.values())
+            ),
+            services=len(state.services),
+            agents=len(dispatcher.sessions),
+            queues={"workloads_to_plan": self.loop.waiting},
+        )
+
     def status_of(self, place: tuple[str, str, str]) -> dict[str, object]:
         """The status of a document in Kubernetes' shape; empty for those that have none."""
         entry = self.state.resources[place]
+        if place[0] == "Service":
+            return service_status(self.state, self.dispatcher, entry)
+        if place[0] == "Ingress":
+            return ingress_status(self.state, self.dispatcher, entry)
         if entry.stored.uid not in self.state.workloads:
             return {}
         return deployment_status(entry, self.pods_of_workload(entry.stored.uid))
+
+
+def _by_name(pods: Mapping[int, int]) -> dict[str, int]:
+    return {PodState(state).name.lower() if state else "unknown": count for state, count in pods.items()}
+
+
+def _founding(state: ClusterState, network: ClusterNetwork) -> list[Operation]:
+    """What the first leader writes: the pods' network, also into a store of the format before."""
+    operations: list[Operation] = []
+    if not state.is_founded:
+        state.network, state.is_founded = network, True
+        operations.append(Put(key=keys.NETWORK, value=records.encode_network(network)))
+        log.info("network.founded", **asdict(network))
+    if state.meta.format_version != records.FORMAT_VERSION:
+        state.meta = replace(state.meta, format_version=records.FORMAT_VERSION)
+        operations.append(Put(key=keys.META, value=records.encode_meta(state.meta)))
+        log.info("store.upgraded", format=records.FORMAT_VERSION)
+    return operations

@@ -16,10 +16,11 @@ import structlog
 
 from bayplan.identity.credentials import CredentialsError
 from bayplan.log import configure_log
-from bayplan.settings import Setting, Settings, read_settings
+from bayplan.settings import Setting, Settings, metrics_address, read_settings
 from bayplan.transport.grpc import GrpcTransport
 from manager.access.access import Access, NotAMemberError, begin
 from manager.access.settings import ACCESS_SETTINGS, AccessSettings, host_port, read_access_settings
+from manager.founding import NETWORK_SETTINGS, NetworkSettingsError, read_network_choice
 from manager.manager import Manager, ManagerSettings
 from manager.members import DuplicateManagerError
 from manager.store.etcd import EtcdStore
@@ -33,6 +34,7 @@ from manager.store.sealing import ClusterKeyError, WrongClusterKeyError
 log = structlog.get_logger(__name__)
 
 DEFAULT_PORT = 7400
+METRICS = "127.0.0.1:7490"
 ETCD_RETRY_S = 1.0
 # Exit code for what must be mended on this host first, as for wrong settings: the unit does not restart.
 MEND_FIRST = 2
@@ -51,6 +53,8 @@ SETTINGS = (
         default=None,
     ),
     Setting(name="default-registry", help="registry of images whose name says none, e.g. registry:5000"),
+    *NETWORK_SETTINGS,
+    Setting(name="metrics", help="address of /metrics, host:port; empty: none", default=METRICS),
     *ACCESS_SETTINGS,
     Setting(
         name="new-admin-token",
@@ -89,6 +93,8 @@ def _arguments(argv: Sequence[str], environ: Mapping[str, str], file: Path = SET
                 listen_port=port,
                 advertise=given.text("advertise"),
                 default_registry=given.text("default-registry"),
+                network=read_network_choice(given),
+                metrics=metrics_address(given),
             ),
             access=read_access_settings(given),
             etcd=given.text("etcd").split(","),
@@ -183,7 +189,13 @@ def main() -> None:
     ) as group:
         _say(group)
         code = 1
-    except* (CredentialsError, FormatVersionError, NotAMemberError, WrongClusterKeyError) as group:
+    except* (
+        CredentialsError,
+        FormatVersionError,
+        NetworkSettingsError,
+        NotAMemberError,
+        WrongClusterKeyError,
+    ) as group:
         _say(group)
         code = MEND_FIRST
     # Not in the handlers: if both run, two exits would come out as a group, with a traceback.

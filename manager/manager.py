@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
 
 import bayplan
 from bayplan.identity.names import Kind
+from bayplan.metrics_page import serve_metrics
+from bayplan.model.network import ClusterNetwork
 from bayplan.transport.port import Listener, Transport
 from bayplan.v1 import access_pb2, agent_link_pb2, control_pb2, manager_link_pb2
 from bayplan.v1 import control_pb2 as api
@@ -32,8 +34,10 @@ from manager.dispatcher.agent_link import AgentLinkServicer
 from manager.dispatcher.dispatcher import Dispatcher, DispatcherSettings
 from manager.election import Election, Term
 from manager.follower import Follower, ManagerLinkServicer
+from manager.founding import NetworkChoice, NetworkSettingsError, learn_network
 from manager.leader import Leadership
 from manager.members import Members
+from manager.metrics import ManagerFigures, ManagerMetrics
 from manager.store import records
 from manager.store.meta import FormatVersionError, ensure_meta
 from manager.store.port import Store, StoreError
@@ -53,6 +57,8 @@ class ManagerSettings:
     listen_port: int
     advertise: str  # host:port at which agents, users and other managers reach it.
     default_registry: str = ""
+    network: NetworkChoice = field(default_factory=NetworkChoice)
+    metrics: str = ""  # Where /metrics is served, host:port; empty: nowhere.
 
 
 SERVICES = (
@@ -88,6 +94,7 @@ class Manager:
         self._chance = chance
         self._meta = records.Meta(format_version=records.FORMAT_VERSION, cluster_id="", incarnation="")
         self._store_id = ""
+        self._network: ClusterNetwork | None = None
         self._leadership: Leadership | None = None
         self._election = Election(
             store,
@@ -107,6 +114,7 @@ class Manager:
         documents = Documents(store, wall_s=wall_s, new_uid=lambda: f"{chance.getrandbits(64):016x}")
         self._control = ControlServicer(self, self._calls, documents, store)
         self._agent_link = AgentLinkServicer(self, transport)
+        self._metrics = ManagerMetrics(self._figures, methods=callers_of(SERVICES))
         self._known_roots_pem = access.roots.as_pem() if access is not None else b""
         self._gate: Gate | None = None
         self._access_servicer: AccessServicer | None = None
@@ -129,7 +137,7 @@ class Manager:
             loop_s=lambda: asyncio.get_running_loop().time(),
         )
         access.registry.changed.append(self._roots_changed)
-        return access.gate(methods), servicer
+        return access.gate(methods, called=self._metrics.called), servicer
 
     def _roots_changed(self) -> None:
         """Agents fetch new certificates when another root signs than before."""
@@ -239,10 +247,22 @@ class Manager:
         """Asked of etcd now. Raises StoreError."""
         return (await self._store.status()).version
 
+    def _figures(self) -> ManagerFigures:
+        """For Prometheus."""
+        leader, led = self._election.leader, self._leadership
+        return ManagerFigures(
+            epoch=leader.create_revision if leader is not None else 0,
+            store_revision=led.state.revision if led is not None else 0,
+            leader=led.figures() if led is not None else None,
+        )
+
     # -- running -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled. Raises FormatVersionError, DuplicateManagerError, OSError (port taken)."""
+        """Until cancelled.
+
+        Raises FormatVersionError, NetworkSettingsError, DuplicateManagerError, OSError (port taken).
+        """
         await self._learn_store()
         listener = await self._serve()
         try:
@@ -252,6 +272,10 @@ class Manager:
                     self._election.run(self._lead, is_followed=self._follower.is_followed), name="election"
                 )
                 parts.create_task(self._follower.run(), name="follower")
+                parts.create_task(self._metrics.run(), name="metrics")
+                parts.create_task(
+                    serve_metrics(self._settings.metrics, self._metrics.page), name="metrics-page"
+                )
                 if self._access is not None and self._gate is not None:
                     ports = (listener.port, listener.join_port)
                     parts.create_task(
@@ -278,6 +302,9 @@ class Manager:
                 )
                 if self._access is not None:
                     await self._access.establish()
+                self._network = await learn_network(
+                    self._store, self._settings.network, remembered=self._network
+                )
                 status = await self._store.status()
             except StoreError as error:
                 log.warning("store.unavailable", error=str(error))
@@ -314,9 +341,16 @@ class Manager:
         )
         try:
             await self._learn_store()
+            assert self._network is not None
             leadership = await Leadership.begin(
-                self._store, term, settings=settings, managers=self._members.addresses, wall_s=self._wall_s
+                self._store,
+                term,
+                settings=settings,
+                network=self._network,
+                managers=self._members.addresses,
+                wall_s=self._wall_s,
             )
+            leadership.committer.committed = self._metrics.committed
             self._leadership = leadership
             await leadership.run()
         except* StoreError as group:
@@ -324,7 +358,7 @@ class Manager:
             log.warning("leadership.interrupted", error=str(group.exceptions[0]))
         except* FencedError as group:
             log.warning("leadership.fenced", error=str(group.exceptions[0]))
-        except* (FormatVersionError, records.DamagedRecordError):
+        except* (FormatVersionError, NetworkSettingsError, records.DamagedRecordError):
             raise  # An operator must put it right.
         except* Exception:
             log.exception("leadership.failed")

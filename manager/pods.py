@@ -12,7 +12,7 @@ from typing import Any
 from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
 from bayplan.model.placements import Placement, Want
-from bayplan.model.states import PodState
+from bayplan.model.states import UNREADY, PodState
 from bayplan.resources.pods import template_hash
 from bayplan.resources.workloads import Deployment
 from bayplan.v1 import agent_link_pb2 as wire
@@ -43,6 +43,7 @@ def pod_of(state: ClusterState, nodes: Nodes, placement: Placement) -> api.Pod:
     node_state, node_why, _ = nodes.node_state(placement.node)
     is_known = entry is not None and entry.has_reported
     status, why = _status(placement, detail, node_state, node_why, is_known=is_known)
+    why = why or nodes.why_running(pod)
     shown = api.Pod(
         uid=str(pod),
         name=state.pod_name(pod),
@@ -98,7 +99,7 @@ def _status(
     why = detail.message
     if placement.want is Want.STOP and not found.is_terminal:
         words, why = "Stopping", ""
-    elif detail.reason and not detail.ready:
+    elif detail.reason and not detail.ready and detail.reason != UNREADY:
         words = detail.reason if not found.is_terminal else words
     if node_state is not NodeState.READY:
         why = f"node {placement.node} is {node_state}: {node_why}" + (f"; {why}" if why else "")

@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from bayplan.model.nodes import NodeIntent
+from bayplan.model.policy import is_level
 from bayplan.resources.document import parse_document
 from bayplan.resources.problems import DocumentError
 from bayplan.resources.workloads import Deployment
@@ -22,6 +23,9 @@ from manager.store.port import KeyChange, KeyValue, Listing
 from manager.store.registries import REGISTRIES, decode_login, parse_registry_key
 
 log = structlog.get_logger(__name__)
+
+# Documents that are given addresses or ports.
+SERVICE_KINDS = ("Service", "Ingress")
 
 
 def load(state: ClusterState, items: Iterable[KeyValue], revision: int) -> None:
@@ -43,7 +47,7 @@ def apply_watched(state: ClusterState, changes: Iterable[KeyChange], revision: i
     """
     dirty: set[str] = set()
     for change in changes:
-        if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES, REGISTRIES)):
+        if not change.key.startswith((keys.NODE_INTENTS, keys.RESOURCES, keys.POLICIES, REGISTRIES)):
             continue
         if change.mod_revision <= state.known_revision(change.key):
             continue  # A sweep was faster.
@@ -56,6 +60,9 @@ def apply_watched(state: ClusterState, changes: Iterable[KeyChange], revision: i
         elif change.key.startswith(REGISTRIES):
             state.key_revisions[change.key] = change.mod_revision
             _put_login(state, change.key, change.value)
+        elif change.key.startswith(keys.POLICIES):
+            state.key_revisions[change.key] = change.mod_revision
+            _put_policy(state, change.key, change.value)
         else:
             dirty |= _put_resource(state, change.key, change.value, change.mod_revision)
     state.watched_revision = max(state.watched_revision, revision)
@@ -72,16 +79,18 @@ def repair(state: ClusterState, listing: Listing) -> set[str]:
     dirty: set[str] = set()
     listed = {item.key: item for item in listing.items if _is_held(item.key)}
     for key in state.key_revisions.keys() - listed.keys():
-        if state.key_revisions[key] <= listing.revision and key.startswith((keys.RESOURCES, REGISTRIES)):
+        if state.key_revisions[key] <= listing.revision and key.startswith(
+            (keys.RESOURCES, keys.POLICIES, REGISTRIES)
+        ):
             log.warning("watch.missed", key=key, what="deleted")
             dirty |= _drop(state, key)
     for key, item in listed.items():
         if state.known_revision(key) >= item.mod_revision:
             continue
         log.warning("watch.missed", key=key, what="changed")
-        if key.startswith(keys.PLACEMENTS):
+        if key.startswith((keys.PLACEMENTS, keys.SERVICES)):
             # Only leaders write these, one at a time: a stranger did. What memory holds is told
-            # to agents, so it is what counts; the next commit of the chunk writes it again.
+            # to agents, so it is what counts; the next commit of the key writes it again.
             continue
         _put(state, key, item.value, item.mod_revision)
         dirty.add("*")
@@ -93,7 +102,16 @@ def repair(state: ClusterState, listing: Listing) -> set[str]:
 
 def _is_held(key: str) -> bool:
     return key.startswith(
-        (keys.RESOURCES, keys.PLACEMENTS, keys.NODES, keys.NODE_INTENTS, keys.REVISIONS, REGISTRIES)
+        (
+            keys.RESOURCES,
+            keys.PLACEMENTS,
+            keys.NODES,
+            keys.NODE_INTENTS,
+            keys.REVISIONS,
+            keys.SERVICES,
+            keys.POLICIES,
+            REGISTRIES,
+        )
     )
 
 
@@ -104,6 +122,10 @@ def _put(state: ClusterState, key: str, value: bytes, mod_revision: int) -> None
         (keys.NODE_INTENTS, _put_intent),
         (keys.PLACEMENTS, _put_chunk),
         (keys.REVISIONS, _put_revision),
+        (keys.SERVICES, _put_allocation),
+        (keys.POLICIES, _put_policy),
+        (keys.ALLOCATION_CURSOR, _put_cursor),
+        (keys.NETWORK, _put_network),
         (keys.COMMIT, _put_commit),
         (keys.META, _put_meta),
         (keys.DECISIONS, _put_decisions),
@@ -135,6 +157,36 @@ def _put_revision(state: ClusterState, key: str, value: bytes) -> None:
         log.warning("store_key.ignored", key=key)
         return
     state.revisions[parsed] = records.decode_json(value)
+
+
+def _put_allocation(state: ClusterState, key: str, value: bytes) -> None:
+    uid = keys.parse_service(key)
+    try:
+        allocation = records.decode_allocation(value)
+    except records.DamagedRecordError as error:
+        log.warning("store_key.ignored", key=key, error=str(error))
+        return  # It is given anew.
+    if uid is None:
+        log.warning("store_key.ignored", key=key)
+        return
+    state.allocations[uid] = allocation
+
+
+def _put_cursor(state: ClusterState, key: str, value: bytes) -> None:
+    if key != keys.ALLOCATION_CURSOR:
+        log.warning("store_key.ignored", key=key)
+        return
+    try:
+        state.cursor = records.decode_cursor(value)
+    except records.DamagedRecordError as error:
+        log.warning("store_key.ignored", key=key, error=str(error))
+
+
+def _put_network(state: ClusterState, key: str, value: bytes) -> None:
+    if key != keys.NETWORK:
+        log.warning("store_key.ignored", key=key)
+        return
+    state.network, state.is_founded = records.decode_network(value), True
 
 
 def _put_commit(state: ClusterState, _key: str, value: bytes) -> None:
@@ -171,20 +223,32 @@ def _put_resource(state: ClusterState, key: str, value: bytes, mod_revision: int
     if place is None:
         log.warning("store_key.ignored", key=key)
         return set()
+    if place[0] in SERVICE_KINDS:
+        state.claims_version += 1
+    state.unreadable = {uid: known for uid, known in state.unreadable.items() if known != place}
+    stored = None
     try:
         stored = records.decode_document(value)
         resource = parse_document(stored.document).resource
     except (DocumentError, records.DamagedRecordError) as error:
+        if stored is not None and place[0] == "Deployment":
+            state.unreadable[stored.uid] = place
         # A document that cannot be read harms only itself: what runs of it is left alone.
         state.broken[key] = str(error)
         log.warning("document.unreadable", key=key, error=str(error))
         return set()
     state.broken.pop(key, None)
+    state.touched.document(place)
     before = state.resources.get(place)
     state.resources[place] = StoredResource(resource, stored, mod_revision)
     dirty: set[str] = set()
     if before is not None and before.stored.uid != stored.uid:
         state.workloads.pop(before.stored.uid, None)
+        state.services.pop(before.stored.uid, None)
+        dirty.add(before.stored.uid)
+    if place[0] in SERVICE_KINDS:
+        state.services[stored.uid] = place
+        dirty.add(stored.uid)
     if isinstance(resource, Deployment):
         state.workloads[stored.uid] = place
         dirty.add(stored.uid)
@@ -209,6 +273,14 @@ def _put_intent(state: ClusterState, key: str, value: bytes | None) -> set[str]:
     return {"*"}
 
 
+def _put_policy(state: ClusterState, key: str, value: bytes) -> None:
+    namespace, level = keys.parse_policy(key), value.decode(errors="replace")
+    if namespace is None or not is_level(level):
+        log.warning("store_key.ignored", key=key)
+        return
+    state.policies[namespace] = level
+
+
 def _put_login(state: ClusterState, key: str, value: bytes) -> None:
     registry = parse_registry_key(key)
     if registry is None:
@@ -225,8 +297,12 @@ def _put_login(state: ClusterState, key: str, value: bytes) -> None:
 
 def _drop(state: ClusterState, key: str) -> set[str]:
     """Forget what was deleted by others; returns the workloads concerned."""
-    if not key.startswith(REGISTRIES):
+    if key.startswith(keys.RESOURCES):
         return _drop_resource(state, key)
+    if key.startswith(keys.POLICIES):
+        state.key_revisions.pop(key, None)
+        state.policies.pop(keys.parse_policy(key) or "", None)
+        return set()
     state.key_revisions.pop(key, None)
     registry = parse_registry_key(key)
     if registry is not None:
@@ -240,10 +316,15 @@ def _drop_resource(state: ClusterState, key: str) -> set[str]:
     place = keys.parse_resource(key)
     if place is None:
         return set()
+    if place[0] in SERVICE_KINDS:
+        state.claims_version += 1
+    state.touched.document(place)
+    state.unreadable = {uid: known for uid, known in state.unreadable.items() if known != place}
     entry = state.resources.pop(place, None)
     if entry is None:
         # What belonged to an unreadable document was left alone until now.
         return {"*"} if was_broken else set()
     state.workloads.pop(entry.stored.uid, None)
+    state.services.pop(entry.stored.uid, None)
     # Somebody removed the document without waiting for its pods: they are stopped all the same.
     return {entry.stored.uid}

@@ -1,16 +1,22 @@
-"""What planning sees: a frozen picture of one workload, made from the leader's memory.
+"""What planning sees: a frozen picture of one workload, or of all services, made from the leader's memory.
 
 Says what is not known rather than guess: a pod of a node that has not reported in full has no state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bayplan.model.placements import Placement, Want
 from bayplan.model.states import PodState
 from bayplan.resources.pods import template_hash, template_json
+from bayplan.resources.service import Service, ServicePort, ServiceSpec
 from bayplan.resources.workloads import Deployment
 from manager.cluster_state import ClusterState
+from manager.planning.allocations import INGRESS_PORTS, Claim, PortClaim
 from manager.planning.view import PodView, WorkloadView
+
+_INGRESS_PORTS = tuple(PortClaim(port=port, is_published=True) for port in INGRESS_PORTS)
 
 
 def workload_view(state: ClusterState, uid: str) -> WorkloadView | None:
@@ -72,4 +78,33 @@ def _pod_view(cluster: ClusterState, placement: Placement) -> PodView:
         is_gone=is_gone,
         message=status.message if status is not None else "",
         ended_s=cluster.ended_s.get(uid, 0.0),
+    )
+
+
+def service_claims(state: ClusterState) -> Iterator[Claim]:
+    """What every Service and Ingress needs to be given."""
+    for uid, (kind, namespace, name) in state.services.items():
+        entry = state.resources[kind, namespace, name]
+        spec = entry.resource.spec if isinstance(entry.resource, Service) else None
+        yield Claim(
+            uid=uid,
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            created_ms=entry.stored.created_ms,
+            needs_vip=spec is not None and spec.has_address,
+            vip=spec.cluster_ip if spec is not None and spec.has_address else "",
+            ports=tuple(_port_claim(spec, port) for port in spec.ports)
+            if spec is not None
+            else _INGRESS_PORTS,
+        )
+
+
+def _port_claim(spec: ServiceSpec, port: ServicePort) -> PortClaim:
+    return PortClaim(
+        port=port.port,
+        protocol=port.protocol,
+        needs_node_port=spec.needs_node_ports or port.node_port is not None,
+        node_port=port.node_port or 0,
+        is_published=spec.type == "LoadBalancer",
     )

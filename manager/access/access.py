@@ -81,8 +81,8 @@ class Access:
         """Its id: that of this manager's certificate, whatever the store says."""
         return self.own.credentials.identity.cluster
 
-    def gate(self, methods: dict[str, callers_pb2.Callers]) -> Gate:
-        """In front of every method that this manager serves."""
+    def gate(self, methods: dict[str, callers_pb2.Callers], *, called: Callable[[str, str], None]) -> Gate:
+        """In front of every method that this manager serves. `called`: as the gate has it."""
         return Gate(
             methods,
             registry=self.registry,
@@ -90,6 +90,7 @@ class Access:
             cluster=lambda: self.cluster,
             manager=self.own.credentials.identity.name,
             wall_s=self.wall_s,
+            called=called,
         )
 
     async def establish(self) -> None:

@@ -66,8 +66,11 @@ class Gate(grpc.aio.ServerInterceptor):
         cluster: Callable[[], str],
         manager: str,
         wall_s: Callable[[], float],
+        called: Callable[[str, str], None] = lambda _method, _code: None,
     ) -> None:
+        """`called` hears of each call that was let through and has ended: its path, and gRPC's name of the outcome."""
         self._methods = methods
+        self._called = called
         self._registry = registry
         self._audit = audit
         self._cluster = cluster
@@ -158,6 +161,7 @@ class Gate(grpc.aio.ServerInterceptor):
         finally:
             del self._open[call]
             outcome = _outcome(context)
+            self._called(method, outcome or "OK")
             if caller.denied or call.ended:
                 self._note(caller, method, allowed=False, why=caller.denied or call.ended, outcome=outcome)
             elif not is_stream and method not in FOREIGN:

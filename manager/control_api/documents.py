@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bayplan.resources.document import Resource, parse_json
+from bayplan.resources.endpoints import IGNORED, Endpoints
 from bayplan.resources.kinds import find_kind
 from bayplan.resources.problems import DocumentError
 from bayplan.resources.secret import hidden, wrong_with_change
+from bayplan.resources.service import Service
 from bayplan.v1 import control_pb2 as api
 from manager.errors import RefusedError
 from manager.store import keys, records
@@ -101,7 +103,23 @@ class Documents:
                 generation=stored.generation,
             )
 
-        return await retried(_words(place), attempt)
+        applied = await retried(_words(place), attempt)
+        applied.warnings.extend(await self._ignored_endpoints(resource))
+        return applied
+
+    async def _ignored_endpoints(self, resource: Resource) -> list[str]:
+        """A warning of Endpoints that mean nothing, whichever of the two documents comes later."""
+        _, namespace, name = place_of(resource)
+        is_service = isinstance(resource, Service) and bool(resource.spec.selector)
+        if not is_service and not isinstance(resource, Endpoints):
+            return []
+        try:
+            other = await self.find(("Endpoints" if is_service else "Service", namespace, name))
+        except records.DamagedRecordError:
+            return []  # The leader warns of it.
+        if other is None or not (is_service or (other.stored.document.get("spec") or {}).get("selector")):
+            return []
+        return [f"Endpoints {namespace}/{name} {IGNORED}"]
 
     def _next(self, found: Found | None, document: dict[str, Any]) -> tuple[str, records.StoredDocument]:
         if found is None:

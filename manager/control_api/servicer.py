@@ -21,8 +21,10 @@ from manager.control_api import live
 from manager.control_api.calls import Calls, Cluster, Context, abort
 from manager.control_api.documents import Documents, NotFoundError, kind_named, parse_all, to_api
 from manager.control_api.node_edits import edit_node
+from manager.control_api.policies import PolicyMethods
 from manager.control_api.registries import RegistryMethods
 from manager.control_api.streams import exec_in, logs
+from manager.control_api.traffic_methods import TrafficMethods
 from manager.errors import RefusedError
 from manager.leader import Leadership
 from manager.store import records
@@ -67,11 +69,12 @@ class Identity(Cluster, Protocol):
         ...
 
 
-class ControlServicer(RegistryMethods):
+class ControlServicer(TrafficMethods, RegistryMethods, PolicyMethods):
     """Served by every manager."""
 
     def __init__(self, manager: Identity, calls: Calls, documents: Documents, store: Store) -> None:
-        super().__init__(store, manager.mark)
+        RegistryMethods.__init__(self, store, manager.mark)
+        PolicyMethods.__init__(self, store, manager.mark)
         self._manager = manager
         self._calls = calls
         self._documents = documents
@@ -92,6 +95,12 @@ class ControlServicer(RegistryMethods):
             await _refuse(context, problems)
         expected = request.expected_version if len(request.documents) == 1 else 0
         applied: list[api.Applied] = []
+        try:
+            refused = await self.policies.problems((at, each.resource) for at, each in parsed.items())
+        except Exception as error:  # noqa: BLE001 - every error becomes a status code
+            await abort(context, error)
+        if refused:
+            await _refuse(context, refused)
         try:
             for _, each in sorted(parsed.items()):
                 done = await self._documents.apply(

@@ -1,4 +1,4 @@
-"""Logs and exec, between a user's call and the agent that has the container."""
+"""Logs, exec and forwarded ports, between a user's call and the agent that has the container."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from manager.control_api.live import nodes, one_pod
 from manager.dispatcher.attached import Attached, StreamFailedError
 from manager.errors import RefusedError
 from manager.leader import Leadership
+
+_PORT_MAX = 65535
 
 
 def _where(leadership: Leadership, namespace: str, name: str) -> api.Pod:
@@ -90,3 +92,37 @@ async def _send_input(attached: Attached, incoming: AsyncIterator[api.ExecInput]
                 await attached.send(wire.StreamFrame(end=True))
             case "resize":
                 await attached.send(wire.StreamFrame(resize=message.resize))
+
+
+async def forward_port(
+    leadership: Leadership, start: api.PortForwardStart, incoming: AsyncIterator[api.PortForwardInput]
+) -> AsyncGenerator[api.PortForwardOutput, None]:
+    """One TCP connection to a pod. Raises NotFoundError, RefusedError, StreamFailedError."""
+    if not 1 <= start.port <= _PORT_MAX:
+        raise RefusedError(f"{start.port} is no port: 1 to {_PORT_MAX}")
+    pod = _where(leadership, start.namespace, start.pod)
+    asked = wire.OpenStream(forward_port=start.port, pod_uid=pod.uid)
+    try:
+        async with leadership.dispatcher.attach(pod.node, asked) as attached:
+            sender = asyncio.create_task(_send_data(attached, incoming), name="forward-input")
+            try:
+                async for frame in attached.frames():
+                    match frame.WhichOneof("kind"):
+                        case "stdout":
+                            yield api.PortForwardOutput(data=frame.stdout)
+                        case "end":
+                            return
+            finally:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)
+    except LookupError:
+        raise _unreachable(pod.node) from None
+
+
+async def _send_data(attached: Attached, incoming: AsyncIterator[api.PortForwardInput]) -> None:
+    async for message in incoming:
+        match message.WhichOneof("kind"):
+            case "data":
+                await attached.send(wire.StreamFrame(stdin=message.data))
+            case "end":
+                await attached.send(wire.StreamFrame(end=True))

@@ -1,13 +1,15 @@
-"""Who may come in, and what is written down of them.
+"""Who may come in, what is written down of them, and which part of the pod range they get.
 
-An agent is refused in words when its name, version or cluster do not fit, or when another agent
-of its name is connected. One that remembers more than the store does is let in: it proves that
-the store is from the past.
+An agent is refused in words when its name, version, cluster or addresses do not fit, when another agent
+of its name is connected, or when no part is left. One that remembers more than the store does is let in: it
+proves that the store is from the past.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import bayplan
@@ -18,8 +20,18 @@ from manager.cluster_state import ClusterState
 from manager.dispatcher.session import NodeSession
 from manager.events import EventLog
 from manager.history import History
+from manager.planning.subnets import first_address, is_part, next_part, part_with, parts, pods_per_part
 from manager.store import keys, records
 from manager.store.port import Operation, Put
+
+# Of one host; each published port is bound at each of them.
+PUBLISH_ADDRESSES_MAX = 8
+# 32 bytes as base64.
+_WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+
+
+class NoSubnetError(LookupError):
+    """Every part of the pod range is some node's."""
 
 
 class Admission:
@@ -71,7 +83,8 @@ class Admission:
                 f" {self._state.meta.cluster_id}; empty its data directory to let it join here",
                 final=True,
             )
-        return None
+        wrong = _wrong_with_network(hello)
+        return wire.Refusal(reason=f"node {hello.node} {wrong}", final=True) if wrong else None
 
     def duplicate(self, hello: wire.Hello, before: NodeSession | None) -> wire.Refusal | None:
         """Why it may not take the place of the session of its name, if another agent holds that."""
@@ -98,9 +111,13 @@ class Admission:
             return f"node {hello.node} was told of {lacking}"
         return ""
 
-    async def register(self, hello: wire.Hello) -> None:
-        """Write down what a node is, if that is news."""
+    async def register(self, hello: wire.Hello, pods: Iterable[wire.PodStatus] = ()) -> None:
+        """Write down what a node is, if that is news. Raises NoSubnetError.
+
+        `pods` run on it already, although the store may know nothing of them: they keep their addresses.
+        """
         entry = self._state.nodes.get(hello.node)
+        subnet = self._subnet(hello.node, pods)
         facts = NodeFacts(
             name=hello.node,
             number=entry.facts.number if entry else self._free_number(),
@@ -108,7 +125,7 @@ class Admission:
             capacity=Amounts(
                 cpu_millis=hello.capacity.cpu_millis,
                 memory_bytes=hello.capacity.memory_bytes,
-                pods=hello.capacity.pods or PODS_PER_NODE,
+                pods=min(hello.capacity.pods or PODS_PER_NODE, pods_per_part(self._state.network)),
             ),
             labels={
                 **hello.labels,
@@ -121,6 +138,9 @@ class Admission:
             boot_id=hello.boot_id,
             version=hello.version,
             engine=hello.engine,
+            subnet=subnet,
+            publish_addresses=tuple(dict.fromkeys(hello.publish_addresses)),
+            wireguard_key=hello.wireguard_key,
         )
         if entry is not None and entry.facts == facts:
             return
@@ -132,9 +152,49 @@ class Admission:
         if entry is None:
             self._events.add("NodeJoined", f"{hello.engine}, {hello.address}", obj=f"Node/{facts.name}")
 
+    def _subnet(self, node: str, pods: Iterable[wire.PodStatus]) -> str:
+        """The part that its pods' addresses are of, else the one it has, else a free one."""
+        network, taken = self._state.network, self._state.subnets
+        entry = self._state.nodes.get(node)
+        known = [part_with(network, pod.address) for pod in pods if pod.address]
+        if entry is not None and is_part(network, entry.facts.subnet):
+            known.append(entry.facts.subnet)
+        for subnet in known:
+            first = first_address(subnet)
+            if first is not None and taken.get(first, node) == node:
+                return subnet
+        found = next_part(network, taken)
+        if found is None:
+            raise NoSubnetError(
+                f"node {node} gets no addresses for pods: {network.pod_range} is for {parts(network)} nodes,"
+                " and all of it is given. Remove nodes that are gone: bay node remove NODE;"
+                " a larger --pod-range needs a new cluster"
+            )
+        return found
+
     def _free_number(self) -> int:
         # Never one that a placement may still name: a node is removed after its placements.
         return 1 + max((entry.facts.number for entry in self._state.nodes.values()), default=0)
+
+
+def _wrong_with_network(hello: wire.Hello) -> str:
+    """Why its addresses or its key cannot be right; empty if they can."""
+    if len(hello.publish_addresses) > PUBLISH_ADDRESSES_MAX:
+        return f"publishes at {len(hello.publish_addresses)} addresses: at most {PUBLISH_ADDRESSES_MAX}"
+    for address in hello.publish_addresses:
+        if not _is_of_a_host(address):
+            return f"publishes at {address[:80]!r}, which is no IPv4 address of a host"
+    if hello.wireguard_key and not _WIREGUARD_KEY.fullmatch(hello.wireguard_key):
+        return "has a WireGuard key that is none"
+    return ""
+
+
+def _is_of_a_host(address: str) -> bool:
+    try:
+        found = ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return not (found.is_unspecified or found.is_multicast)
 
 
 def version_skew(agent: str, manager: str) -> str:

@@ -25,4 +25,5 @@ def assignment_of(state: ClusterState, placement: Placement) -> wire.Assignment:
         revision=placement.revision,
         want=int(want),  # type: ignore[arg-type]  # values are equal by design
         template_json=state.template_text(pod.workload_uid, placement.revision),
+        privileged=state.policies.get(namespace) == "privileged",
     )

@@ -1,8 +1,8 @@
 """The leader's side of every agent's stream.
 
 Owns the sessions and brings the parts together: `admission` takes agents in, `reports` folds in
-what they say, `verdicts` follows who lives, `peers` and `assignments` are what they are told: only
-what is committed. Decides nothing about pods: it marks workloads dirty.
+what they say, `verdicts` follows who lives, `networks`, `traffic`, `peers` and `assignments` are what they are told:
+only what is committed. Decides nothing about pods: it marks workloads dirty.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
+from bayplan.model.placements import Placement, Want
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import ClusterState
-from manager.dispatcher.admission import Admission
+from manager.dispatcher.admission import Admission, NoSubnetError
 from manager.dispatcher.assignments import assignment_of
 from manager.dispatcher.attached import Attached
 from manager.dispatcher.liveness import Liveness
+from manager.dispatcher.network_checks import NetworkChecks
+from manager.dispatcher.networks import Networks
 from manager.dispatcher.peers import Peers
 from manager.dispatcher.reports import Reports
+from manager.dispatcher.service_use import ServiceUses
 from manager.dispatcher.session import NodeSession
+from manager.dispatcher.traffic import Traffic
 from manager.dispatcher.verdicts import Verdicts
 from manager.dispatcher.witnesses import AskWitnesses
 from manager.events import EventLog
@@ -48,6 +54,7 @@ class Dispatcher:
 
     Args:
         write: commits operations as the leader; returns the store's revision.
+        may_command: returns once the leadership is not suspended.
         mark: marks workloads dirty by uid, "*" for all.
         managers: addresses of all managers, for agents to dial when this one is gone.
         history: what was committed, up to now.
@@ -63,6 +70,7 @@ class Dispatcher:
         events: EventLog,
         settings: DispatcherSettings,
         write: Callable[[Sequence[Operation]], Awaitable[int]],
+        may_command: Callable[[], Awaitable[None]],
         mark: Callable[[Iterable[str]], None],
         managers: Callable[[], list[str]],
         history: Callable[[], History],
@@ -82,6 +90,7 @@ class Dispatcher:
         self.is_held = False  # The store is held to be from the past: nobody is told anything.
         self._attached: dict[str, Attached] = {}
         self._registering = asyncio.Lock()
+        self._registration: asyncio.Task[None] | None = None  # The last one.
         self._woken = asyncio.Event()
         self._is_closed = False
         self.admission = Admission(
@@ -96,6 +105,7 @@ class Dispatcher:
         )
         self._reports = Reports(state, liveness=liveness, events=events, mark=mark)
         self._peers = Peers(state, self.sessions)
+        self._networks = Networks(state, self.sessions)
         self._verdicts = Verdicts(
             state,
             liveness=liveness,
@@ -104,6 +114,17 @@ class Dispatcher:
             ask=self._ask,
             mark=mark,
         )
+        self.traffic = Traffic(
+            state,
+            epoch=epoch,
+            sessions=self.sessions,
+            node_state=self.node_state,
+            events=events,
+            may_command=may_command,
+            sync=self.sync,
+        )
+        self.service_uses = ServiceUses()
+        self.network_checks = NetworkChecks(self.sessions)
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -121,7 +142,10 @@ class Dispatcher:
                 before = self.sessions.get(hello.node) or self.visitors.get(hello.node)
                 refusal = self.admission.duplicate(hello, before)
                 if refusal is None and not self.is_held:
-                    await self.admission.register(hello)
+                    try:
+                        await self._register(hello)
+                    except NoSubnetError as error:
+                        refusal = wire.Refusal(reason=str(error), final=False)
         if refusal is not None:
             log.warning("agent.refused", node=hello.node, reason=refusal.reason)
             yield wire.ManagerMessage(epoch=self._epoch, refusal=refusal)
@@ -136,6 +160,16 @@ class Dispatcher:
             self._closed(session, goodbye=None)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    async def _register(self, hello: wire.Hello) -> None:
+        """To its end, though the agent hangs up: what was written must be known here before the next one is."""
+        if self._registration is not None:
+            await asyncio.wait([self._registration])
+        self._registration = asyncio.create_task(
+            self.admission.register(hello), name=f"register {hello.node}"
+        )
+        self._registration.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        await asyncio.shield(self._registration)
 
     def _open(self, hello: wire.Hello, via: str) -> NodeSession:
         now_s = asyncio.get_running_loop().time()
@@ -166,8 +200,11 @@ class Dispatcher:
         entry.has_reported, entry.told = False, {}
         self.liveness.connected(session.node, now_s)
         log.info("agent.connected", node=session.node, via=via, version=hello.version)
+        self._networks.welcome(session)
+        self.traffic.welcome(session)
         self._wake()
         self._peers.changed()
+        self._networks.changed()
         return session
 
     async def _read(self, session: NodeSession, incoming: AsyncIterator[wire.AgentMessage]) -> None:
@@ -223,14 +260,19 @@ class Dispatcher:
     def forget(self, name: str) -> None:
         """A node was removed: its agent, should there be one after all, must join anew."""
         self._peers.changed()
+        self._networks.changed()
         session = self.sessions.pop(name, None)
         if session is not None:
             session.close("the node was removed from the cluster")
         self.liveness.removed(name)
+        self.traffic.forget(name)
+        self.service_uses.forget(name)
 
     def close(self, reason: str) -> None:
         """The term is over: send every agent away, with a Goodbye."""
         self._is_closed = True
+        if self._registration is not None:
+            self._registration.cancel()
         for session in [*self.sessions.values(), *self.visitors.values()]:
             session.close(reason)
         for attached in list(self._attached.values()):
@@ -244,9 +286,12 @@ class Dispatcher:
         match kind:
             case "status":
                 if self._reports.apply_status(session.node, message.status, now_s):
-                    self.sync([session.node])
+                    self.traffic.reported(session.node)
             case "heartbeat":
-                self._reports.apply_heartbeat(session.node, message.heartbeat, now_s)
+                beat = message.heartbeat
+                self._reports.apply_heartbeat(session.node, beat, now_s)
+                if beat.usage or beat.services or beat.HasField("node_used"):
+                    self.service_uses.note(session.node, beat.services, now_s)
             case "witness":
                 result = message.witness
                 self.liveness.witness_result(
@@ -257,6 +302,10 @@ class Dispatcher:
                 attached = self._attached.get(message.stream_failed.stream_id)
                 if attached is not None and attached.node == session.node:
                     attached.fail(message.stream_failed.message)
+            case "traffic_applied":
+                self.traffic.applied(session, message.traffic_applied)
+            case "network_check":
+                self.network_checks.answered(session.node, message.network_check)
 
     # -- what agents are told ------------------------------------------------------------------
 
@@ -264,16 +313,37 @@ class Dispatcher:
         """Tell the agents of these nodes what is committed and what they do not know yet."""
         if self.is_held:
             return
+        # What these pods' programs will ask for is there before they start.
+        if self.traffic.is_behind:
+            self.traffic.sync_soon(names)
+            return
+        self.traffic.flush()
         for name in names:
             session = self.sessions.get(name)
             entry = self._state.nodes.get(name)
             if session is None or entry is None or not entry.has_reported:
                 continue
             desired = {
-                str(placement.pod): assignment_of(self._state, placement)
+                str(placement.pod): self._assignment(placement, entry.told)
                 for placement in self._state.by_node[name].values()
             }
             session.tell(desired, entry.told, self._history().sequence)
+
+    def _assignment(self, placement: Placement, told: Mapping[str, Want]) -> wire.Assignment:
+        assignment = assignment_of(self._state, placement)
+        if placement.want is Want.STOP and self.traffic.must_run(placement.pod):
+            # Proxies may send it requests yet: for its agent nothing has changed.
+            want = told.get(assignment.uid, Want.RUN)
+            assignment.want = int(want)  # type: ignore[assignment]  # values are equal by design
+        return assignment
+
+    def why_running(self, pod: PodId) -> str:
+        """Why a pod that is wanted to stop was not told so yet; empty if it was."""
+        return self.traffic.why_running(pod)
+
+    def is_port_taken(self, service: str, node: str, address: str, port: int) -> bool:
+        """Whether a node could not bind a port that it is to publish for a service."""
+        return self.traffic.port_problems.is_taken(service, node, address, port)
 
     def _send_credentials(self) -> None:
         """All of them, to every agent that was told others."""
@@ -312,11 +382,18 @@ class Dispatcher:
         self._woken.set()
 
     async def run(self) -> None:
-        """Judge nodes as time passes, until cancelled."""
+        """Judge nodes as time passes, and follow the traffic, until cancelled."""
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._judge(), name="judge")
+            parts.create_task(self.traffic.run(), name="traffic")
+
+    async def _judge(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._verdicts.judge(loop.time())
+            self.traffic.look_at_nodes()
             self._peers.send(loop.time())
+            self._networks.send(loop.time())
             self._send_credentials()
             self._woken.clear()
             wait_s = max(0.01, self.liveness.next_wake_s(loop.time()) - loop.time())

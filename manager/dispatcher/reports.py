@@ -11,6 +11,7 @@ import structlog
 
 from bayplan.model.names import PodId
 from bayplan.model.placements import Want
+from bayplan.model.states import UNREADY
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import ClusterState
 from manager.dispatcher.liveness import Liveness
@@ -41,6 +42,10 @@ class Reports:
         entry = state.nodes[node]
         before = dict(entry.statuses)
         if (report.HasField("condition") or report.full) and entry.condition != report.condition:
+            if report.condition.proxy_problem not in ("", entry.condition.proxy_problem):
+                self._events.add(
+                    "ProxyProblem", report.condition.proxy_problem, obj=f"Node/{node}", source=node
+                )
             entry.condition = report.condition
             self._mark(["*"])
         valid = [status for status in report.pods if _is_pod_uid(status.uid)]
@@ -53,7 +58,8 @@ class Reports:
         else:
             dirty = state.apply_statuses(node, valid, now_s)
         for uid in report.forgotten:
-            entry.statuses.pop(uid, None)
+            if entry.statuses.pop(uid, None) is not None:
+                state.touched.pod(PodId.parse(uid))
         for status in valid:
             self._log_status(node, before.get(status.uid), status)
         self._mark(dirty)
@@ -80,11 +86,20 @@ class Reports:
             )
 
         placement = self._state.placements[pod.workload_uid][pod]
-        if placement.node != node or placement.want is Want.STOP:
-            return  # Of another node's pod it is no witness; that it stops was decided, and said.
+        if placement.node != node:
+            return  # Of another node's pod it is no witness.
+        if placement.want is Want.STOP:
+            # That it stops was decided, and said; but not that its preStop hook failed.
+            is_stopping = status.reason in ("Terminating", "Stopped")
+            if is_stopping and status.message and (before is None or before.message != status.message):
+                add("PodStopping", status.message)
+            return
         was_ready = before is not None and before.ready
         if status.ready and not was_ready:
             add("PodReady", f"running on {node}")
+        elif status.reason == UNREADY:
+            if was_ready:
+                add("PodUnready", status.message)
         elif status.reason and (
             before is None or (before.reason, before.message) != (status.reason, status.message)
         ):

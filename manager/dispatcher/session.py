@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bayplan.model.placements import Want
 from bayplan.v1 import agent_link_pb2 as wire
+from manager.dispatcher.release import ProxyView
 
 # Messages an agent may be behind before its stream is cut: it reconnects and is told everything at once.
 OUTBOX_MAX = 1000
@@ -28,11 +29,15 @@ class NodeSession:
     reported: list[wire.PodStatus] | None = None  # A visitor's last full report.
     peers: wire.Peers | None = None  # As they were sent.
     credentials: tuple[wire.RegistryCredential, ...] = field(default=(), repr=False)  # As they were sent.
+    traffic_version: int = 0  # Up to which it was sent the traffic.
+    proxy: ProxyView = field(default_factory=ProxyView)  # As it said last.
     last_heard_s: float = 0.0
     last_heard_ms: int = 0
-    _outbox: asyncio.Queue[wire.ManagerMessage | None] = field(
+    # A callable stands for what it makes when its turn has come.
+    _outbox: asyncio.Queue[wire.ManagerMessage | Callable[[], Sequence[wire.ManagerMessage]] | None] = field(
         default_factory=lambda: asyncio.Queue(OUTBOX_MAX)
     )
+    _has_place: bool = False
     is_closed: bool = False
 
     def send(self, message: wire.ManagerMessage) -> None:
@@ -44,6 +49,20 @@ class NodeSession:
             self._outbox.put_nowait(message)
         except asyncio.QueueFull:
             self.close()
+
+    def send_in_turn(self, make: Callable[[], Sequence[wire.ManagerMessage]]) -> None:
+        """Keep a place in the queue for what `make` says when its turn has come, under this epoch already.
+
+        While it has a place nothing is added: a slow agent is sent one newer state, not every one before it.
+        """
+        if self.is_closed or self._has_place:
+            return
+        try:
+            self._outbox.put_nowait(make)
+        except asyncio.QueueFull:
+            self.close()
+        else:
+            self._has_place = True
 
     def close(self, goodbye: str = "") -> None:
         """End the stream, after a Goodbye if there are words for it."""
@@ -58,8 +77,13 @@ class NodeSession:
 
     async def outgoing(self) -> AsyncIterator[wire.ManagerMessage]:
         """What to send, until the session is closed."""
-        while (message := await self._outbox.get()) is not None:
-            yield message
+        while (queued := await self._outbox.get()) is not None:
+            if isinstance(queued, wire.ManagerMessage):
+                yield queued
+                continue
+            self._has_place = False
+            for message in queued():
+                yield message
 
     def tell(
         self,

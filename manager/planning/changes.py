@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bayplan.model.names import PodId
 from bayplan.model.placements import Cause, Want
+from bayplan.model.services import Allocation, Cursor
 from manager.planning.view import Requirements
 
 
@@ -63,7 +64,27 @@ class RemoveWorkload:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveAllocation:
+    """A service has this from now on, in place of what it had."""
+
+    service_uid: str
+    allocation: Allocation
+    cursor: Cursor
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeAllocation:
+    """A service is gone, or needs nothing any more: what it had is free."""
+
+    service_uid: str
+    allocation: Allocation  # As it was.
+    reason: str
+
+
 Change = PlacePod | SetWant | RemovePlacement | RemoveWorkload
+AllocationChange = GiveAllocation | FreeAllocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

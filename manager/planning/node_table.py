@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bayplan.model.nodes import PODS_PER_NODE, Amounts, Taint
-from manager.planning.view import ClusterView, NodeView, Requirements, Toleration
+from manager.planning.view import ClusterView, HostPort, NodeView, Requirements, Toleration
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -50,6 +50,10 @@ class NodeTable:
             for taint in node.taints:
                 mask = self._taints.setdefault(taint, np.zeros(len(self.nodes), dtype=np.bool_))
                 mask[row] = True
+        self._ports: dict[HostPort, Mask] = {}
+        for name, ports in cluster.host_ports.items():
+            for port in ports:
+                self._taken(port)[self.row_of[name]] = True
         self._with_label: dict[tuple[str, str], Mask] = {}
         self._fittings: dict[Requirements, Fitting] = {}
         self._placed = 0
@@ -94,21 +98,34 @@ class NodeTable:
                 mask |= rows
         return mask
 
+    def ports_free(self, requirements: Requirements) -> Mask:
+        """Nodes on which no pod uses a host port that is asked for, shape (nodes,)."""
+        mask = np.ones(len(self), dtype=np.bool_)
+        for port in requirements.host_ports:
+            mask &= ~self._taken(port)
+        return mask
+
+    def _taken(self, port: HostPort) -> Mask:
+        return self._ports.setdefault(port, np.zeros(len(self), dtype=np.bool_))
+
     def free(self) -> IntArray:
         """What is not booked, shape (nodes, 3); negative where a node is overbooked."""
         return self.capacity - self.booked
 
-    def room(self, requests: Amounts) -> IntArray:
+    def room(self, requirements: Requirements) -> IntArray:
         """How many such pods still fit on each node, shape (nodes,), >= 0.
 
         What is not asked for does not limit: a pod without a memory request fits on a node whose
         memory is all booked, as in Kubernetes.
         """
+        requests = requirements.requests
         free = self.free()
         room = np.full(len(self), _AMOUNT_MAX, dtype=np.int64)
         for column, request in enumerate(_row(_with_pod(requests))):
             if request > 0:
                 np.minimum(room, free[:, column] // request, out=room)
+        if requirements.host_ports:
+            np.minimum(room, self.ports_free(requirements).astype(np.int64), out=room)
         return np.maximum(room, 0)
 
     def most_used_share(self) -> FloatArray:
@@ -116,8 +133,11 @@ class NodeTable:
         shares = self.booked / np.maximum(self.capacity, 1)
         return np.asarray(shares.max(axis=1), dtype=np.float64)
 
-    def book(self, requests: Amounts, added: IntArray) -> None:
+    def book(self, requirements: Requirements, added: IntArray) -> None:
         """Book `added[row]` such pods on each node."""
+        requests = requirements.requests
+        for port in requirements.host_ports:
+            self._taken(port)[added > 0] = True
         self.booked += added[:, np.newaxis] * np.array(_row(_with_pod(requests)), dtype=np.int64)
         self._placed += int(added.sum())
 

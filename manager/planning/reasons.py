@@ -50,6 +50,12 @@ def _lacks(table: NodeTable, requirements: Requirements, allowed: Mask) -> list[
     left = allowed.copy()
     parts: list[str] = []
 
+    taken = left & ~table.ports_free(requirements)
+    left &= ~taken
+    if taken.any():
+        ports = ", ".join(f"{port}/{protocol}" for port, protocol in requirements.host_ports)
+        verb = "has" if _number(taken) == 1 else "have"
+        parts.append(f"{_number(taken)} {verb} another pod on port {ports}")
     full = left & (free[:, 2] < max(1, requests.pods))
     left &= ~full
     lacking_cpu = left & (free[:, 0] < requests.cpu_millis) & (requests.cpu_millis > 0)

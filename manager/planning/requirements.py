@@ -10,7 +10,7 @@ from typing import Any
 
 from bayplan.model.nodes import Amounts
 from bayplan.resources.quantity import parse_cpu_millis, parse_memory_bytes
-from manager.planning.view import Requirements, Toleration
+from manager.planning.view import HostPort, Requirements, Toleration
 
 
 def requirements_of(template: Mapping[str, Any]) -> Requirements:
@@ -30,6 +30,7 @@ def requirements_of(template: Mapping[str, Any]) -> Requirements:
             memory_bytes=sum(_request(container, "memory", parse_memory_bytes) for container in containers),
             pods=1,
         ),
+        host_ports=tuple(sorted(_host_ports(spec))),
         node_selector=tuple(sorted((spec.get("nodeSelector") or {}).items())),
         tolerations=tuple(
             Toleration(
@@ -41,6 +42,17 @@ def requirements_of(template: Mapping[str, Any]) -> Requirements:
             for toleration in spec.get("tolerations") or ()
         ),
     )
+
+
+def _host_ports(spec: Mapping[str, Any]) -> set[HostPort]:
+    """Of a pod on the host's network every port that its containers say they listen on."""
+    if not spec.get("hostNetwork"):
+        return set()
+    return {
+        (int(port["containerPort"]), str(port.get("protocol") or "TCP"))
+        for container in spec.get("containers") or ()
+        for port in container.get("ports") or ()
+    }
 
 
 def _request(container: Mapping[str, Any], resource: str, parse: Callable[[str | float], int]) -> int:

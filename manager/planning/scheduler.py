@@ -153,7 +153,7 @@ def _place(table: NodeTable, batch: list[PendingPod], use: IntArray) -> Iterator
     fitting = table.fitting(requirements)
     avoided = np.zeros(len(table), dtype=np.bool_)
     avoided[[table.row_of[name] for name in batch[0].avoid if name in table.row_of]] = True
-    fits = fitting.allowed & (table.room(requirements.requests) > 0)
+    fits = fitting.allowed & (table.room(requirements) > 0)
     choices = (
         (fits & ~fitting.reluctant & ~avoided, ""),
         (fits & fitting.reluctant & ~avoided, ", where taints ask to be the last choice"),
@@ -162,7 +162,7 @@ def _place(table: NodeTable, batch: list[PendingPod], use: IntArray) -> Iterator
     left = batch
     for mask, remark in choices:
         if left and mask.any():
-            rows = _fill(table, requirements.requests, mask, use, len(left))
+            rows = _fill(table, requirements, mask, use, len(left))
             names = [table.names[row] for row in rows]
             suffix = _suffix(int(mask.sum()), remark)
             for pod, name in zip(left, names, strict=False):
@@ -182,7 +182,7 @@ def _suffix(fitting: int, remark: str) -> str:
     return f"; placed on {among}{remark}"
 
 
-def _fill(table: NodeTable, requests: Amounts, mask: Mask, use: IntArray, count: int) -> list[int]:
+def _fill(table: NodeTable, requirements: Requirements, mask: Mask, use: IntArray, count: int) -> list[int]:
     """Rows for up to `count` pods on the nodes of `mask`, booked. Neighbours are spread first.
 
     Taking turns matters when the workload shrinks: the highest slots go, and what stays is still even.
@@ -191,10 +191,10 @@ def _fill(table: NodeTable, requests: Amounts, mask: Mask, use: IntArray, count:
     # Stable: equals stay in the order of names.
     rows = rows[np.argsort(table.most_used_share()[rows], kind="stable")]
     here = use[rows]
-    added = fill_to_level(here, table.room(requests)[rows], count)
+    added = fill_to_level(here, table.room(requirements)[rows], count)
     booked = np.zeros(len(table), dtype=np.int64)
     booked[rows] = added
-    table.book(requests, booked)
+    table.book(requirements, booked)
     use += booked
     index = np.repeat(np.arange(len(rows)), added)
     turn = np.arange(len(index)) - np.repeat(np.cumsum(added) - added, added)

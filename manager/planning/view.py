@@ -31,12 +31,17 @@ class Toleration:
         return self.key == taint.key and self.value == taint.value
 
 
+HostPort = tuple[int, str]
+"""A port of the node itself, and TCP or UDP."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
     """What one pod of a revision needs of a node. Hashable: equal requirements are placed as one batch."""
 
     requests: Amounts
     node_selector: tuple[tuple[str, str], ...] = ()  # Sorted.
+    host_ports: tuple[HostPort, ...] = ()  # Sorted. No two pods with one of them fit on a node.
     tolerations: tuple[Toleration, ...] = ()
 
 
@@ -108,5 +113,7 @@ class ClusterView:
     nodes: dict[str, NodeView]
     # Booked by every placement of every workload whose record is kept, terminal ones apart.
     reserved: dict[str, Amounts] = field(default_factory=dict)
+    # Ports of nodes that pods use, by node; nodes without any may be left out.
+    host_ports: dict[str, frozenset[HostPort]] = field(default_factory=dict)
     # How many pods of dead nodes one plan may count lost: replacing is rationed after a mass failure. None: any.
     losses_max: int | None = None

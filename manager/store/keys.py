@@ -21,6 +21,10 @@ TAKEOVER = ROOT + "takeover"
 """On a lease of its own: a leader was deposed less than 30 s ago."""
 KEYRING = ROOT + "keyring"
 """The data keys, wrapped by the cluster key (sealing.Keyring)."""
+NETWORK = ROOT + "network"
+"""The pods' network, as the cluster was founded (bayplan.model.network)."""
+ALLOCATION_CURSOR = ROOT + "allocation-cursor"
+"""Which address and node port were given last (bayplan.model.services)."""
 
 MANAGERS = ROOT + "managers/"
 RESOURCES = ROOT + "resources/"
@@ -28,6 +32,8 @@ PLACEMENTS = ROOT + "placements/"
 REVISIONS = ROOT + "revisions/"
 NODES = ROOT + "nodes/"
 NODE_INTENTS = ROOT + "node-intents/"
+SERVICES = ROOT + "services/"
+POLICIES = ROOT + "policies/"
 DECISIONS = ROOT + "decisions/"
 PKI = ROOT + "pki/"
 PKI_TOKENS = PKI + "tokens/"
@@ -72,6 +78,16 @@ def parse_resource(key: str) -> tuple[str, str, str] | None:
             return kind, namespace, name
         case _:
             return None
+
+
+def policy(namespace: str) -> str:
+    """Key of a namespace's policy: its level as text (bayplan.model.policy)."""
+    return f"{POLICIES}{_checked(namespace)}"
+
+
+def parse_policy(key: str) -> str | None:
+    """Namespace."""
+    return _only(_parts(key, POLICIES, 1))
 
 
 def placements(workload_uid: str, chunk: int) -> str:
@@ -130,6 +146,16 @@ def node_intent(name: str) -> str:
 def parse_node_intent(key: str) -> str | None:
     """Node name."""
     return _only(_parts(key, NODE_INTENTS, 1))
+
+
+def service(uid: str) -> str:
+    """Key of what a Service or Ingress was given (records.encode_allocation)."""
+    return SERVICES + _checked(uid)
+
+
+def parse_service(key: str) -> str | None:
+    """The document's uid."""
+    return _only(_parts(key, SERVICES, 1))
 
 
 def decisions(tick: int) -> str:

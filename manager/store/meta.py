@@ -8,7 +8,7 @@ import structlog
 
 from manager.store import keys
 from manager.store.port import Compare, Field, KeyValue, Put, Store
-from manager.store.records import FORMAT_VERSION, Meta, decode_meta, encode_meta
+from manager.store.records import FORMAT_VERSION, FORMAT_VERSIONS_UPGRADED, Meta, decode_meta, encode_meta
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ async def ensure_meta(store: Store, new_id: Callable[[], str], *, cluster_id: st
 
 def _checked(found: KeyValue) -> Meta:
     meta = decode_meta(found.value)
-    if meta.format_version != FORMAT_VERSION:
+    if meta.format_version not in (FORMAT_VERSION, *FORMAT_VERSIONS_UPGRADED):
         raise FormatVersionError(
             f"the store has format {meta.format_version}, this manager understands {FORMAT_VERSION}: "
             "run the same bayplan version on all managers"

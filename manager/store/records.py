@@ -17,13 +17,18 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bayplan.model.names import PodId
+from bayplan.model.network import ClusterNetwork
 from bayplan.model.nodes import NodeFacts, NodeIntent
 from bayplan.model.placements import Cause, Placement, Want
+from bayplan.model.services import Allocation, Cursor
 
 T = TypeVar("T")
 
-FORMAT_VERSION = 2  # 2: what users write is sealed (manager/store/sealed.py).
-"""Of everything under keys.ROOT. A manager refuses a store with another one."""
+FORMAT_VERSION = 3  # 2: what users write is sealed (manager/store/sealed.py). 3: the pods' network.
+"""Of everything under keys.ROOT. A manager refuses a store with another one, unless it can be upgraded."""
+FORMAT_VERSIONS_UPGRADED = (2,)
+"""What the leader upgrades in place (manager/leader.py). From then on no older manager leads: it would write
+nodes without their subnets."""
 
 CHUNK_SLOTS = 64
 
@@ -74,6 +79,9 @@ _META = TypeAdapter(Meta)
 _DOCUMENT = TypeAdapter(StoredDocument)
 _NODE = TypeAdapter(NodeFacts)
 _INTENT = TypeAdapter(NodeIntent)
+_NETWORK = TypeAdapter(ClusterNetwork)
+_ALLOCATION = TypeAdapter(Allocation)
+_CURSOR = TypeAdapter(Cursor)
 
 
 def chunk_of(slot: int) -> int:
@@ -176,6 +184,36 @@ def encode_node_intent(intent: NodeIntent) -> bytes:
 def decode_node_intent(value: bytes) -> NodeIntent:
     """Raises DamagedRecordError."""
     return decoded(_INTENT, value)
+
+
+def encode_network(network: ClusterNetwork) -> bytes:
+    """JSON."""
+    return _NETWORK.dump_json(network)
+
+
+def decode_network(value: bytes) -> ClusterNetwork:
+    """Raises DamagedRecordError."""
+    return decoded(_NETWORK, value)
+
+
+def encode_allocation(allocation: Allocation) -> bytes:
+    """JSON."""
+    return _ALLOCATION.dump_json(allocation)
+
+
+def decode_allocation(value: bytes) -> Allocation:
+    """Raises DamagedRecordError."""
+    return decoded(_ALLOCATION, value)
+
+
+def encode_cursor(cursor: Cursor) -> bytes:
+    """JSON."""
+    return _CURSOR.dump_json(cursor)
+
+
+def decode_cursor(value: bytes) -> Cursor:
+    """Raises DamagedRecordError."""
+    return decoded(_CURSOR, value)
 
 
 def encode_json(content: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from bayplan.model.names import PodId
 from bayplan.model.nodes import Amounts, NodeFacts, NodeIntent
@@ -376,3 +379,39 @@ class TestBatch:
         assert not state.resources
         assert not state.next_incarnation
         assert not state.workloads
+
+
+class TestNodes:
+    @pytest.mark.parametrize(
+        ("condition", "why"),
+        [
+            (wire.NodeCondition(engine_ok=True), ""),
+            (wire.NodeCondition(engine_ok=False, message="hung"), "hung"),
+            (wire.NodeCondition(engine_ok=True, disk_pressure=True), "its agent says so"),
+            (wire.NodeCondition(engine_ok=True, network_problem="bay1 is nginx's"), "bay1 is nginx's"),
+        ],
+    )
+    def test_take_no_pods_that_they_cannot_run(self, condition: wire.NodeCondition, why: str) -> None:
+        state = a_state()
+        state.nodes["n1"].condition = condition
+
+        assert state.nodes["n1"].refuses == why
+
+    def test_that_go_leave_their_subnets(self) -> None:
+        state = a_state()
+        facts = state.nodes["n1"].facts
+        state.put_node(replace(facts, subnet="10.42.0.0/24"))
+        state.put_node(replace(facts, subnet="10.42.1.0/24"))
+        assert list(state.subnets.values()) == ["n1"]
+
+        state.drop_node("n1")
+        assert state.subnets == {}
+
+    def test_of_one_subnet_are_not_both_its_owner(self) -> None:
+        """However it came about: who is not gets another when it connects."""
+        state = a_state(nodes=2)
+        for name in ("n1", "n2"):
+            state.put_node(replace(state.nodes[name].facts, subnet="10.42.0.0/24"))
+        state.drop_node("n1")
+
+        assert list(state.subnets.values()) == ["n2"]

@@ -130,14 +130,14 @@ class TestWinning:
             assert await manager.writes()
 
     async def test_a_store_of_another_format_is_refused(self, server: FakeEtcd) -> None:
-        meta = records.Meta(format_version=3, cluster_id="c", incarnation="i")
+        meta = records.Meta(format_version=4, cluster_id="c", incarnation="i")
         server.put(keys.META, records.encode_meta(meta))
         manager = Manager(server, "m1")
 
         with pytest.raises(ExceptionGroup) as caught:
             await manager.election.run(manager.lead)
 
-        assert caught.group_contains(FormatVersionError, match="format 3, this manager understands 2")
+        assert caught.group_contains(FormatVersionError, match="format 4, this manager understands 3")
 
     async def test_a_junk_leader_key_is_waited_for(self, server: FakeEtcd) -> None:
         server.put(keys.LEADER, b"\xff")

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import json
 import random
+import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from agent.traffic.table import TrafficTable
 from bayplan.v1 import agent_link_pb2 as wire
 from bayplan.v1 import agent_link_pb2_grpc, control_pb2_grpc
 from bayplan.v1 import control_pb2 as api
+from manager.founding import NetworkChoice
 from manager.leader import Leadership
 from manager.manager import Manager, ManagerSettings
 from tests.fakes.network import FakeNetwork, FakeTransport
@@ -40,8 +43,19 @@ def a_deployment(name: str = "web", *, replicas: int = 2, image: str = "app:1", 
     )
 
 
+def a_service(name: str = "web", *, selector: dict[str, str] | None = None, **more: Any) -> str:
+    """A document as JSON: port 80 to the pods' own, by the labels of `a_deployment`."""
+    annotations = more.pop("annotations", {})
+    spec = {"selector": {"app": name} if selector is None else selector, "ports": [{"port": 80}], **more}
+    metadata = {"name": name, "annotations": annotations}
+    return json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+
+
 class ScriptedAgent:
-    """One node. Starts and stops what it is told at once, unless `is_idle`."""
+    """One node. Starts and stops what it is told at once, unless `is_idle`.
+
+    Its proxy follows at once, unless `is_proxy_idle`; endpoints in `draining` keep their requests.
+    """
 
     def __init__(self, world: World, name: str, manager: str, *, boot_id: str = "") -> None:
         self.name = name
@@ -52,6 +66,10 @@ class ScriptedAgent:
         self.engine_ok = True
         self.is_over = False
         self.ready = True
+        self.traffic = TrafficTable()
+        self.subnet = ""
+        self.is_proxy_idle = False
+        self.draining: set[str] = set()
         self._outbox: asyncio.Queue[wire.AgentMessage | None] = asyncio.Queue()
         self._transport = FakeTransport(world.network, name)
         self._address = f"{manager}:{PORT}"
@@ -87,6 +105,10 @@ class ScriptedAgent:
 
     def saw(self, uid: str, state: int, *, ready: bool = False, message: str = "", tell: bool = True) -> None:
         status = wire.PodStatus(uid=uid, ready=ready, message=message, reason="Error" if message else "")
+        # One of its own for each: the same whoever computes it.
+        number = 2 + zlib.crc32(uid.encode()) % 250
+        before = self.statuses.get(uid)
+        status.address = before.address if before is not None else f"{self.subnet[: -len('0/24')]}{number}"
         status.state = state  # type: ignore[assignment]  # values are equal by design
         self.statuses[uid] = status
         if tell:
@@ -104,11 +126,28 @@ class ScriptedAgent:
                 self.heard.append(message)
                 if message.HasField("assignments"):
                     self._obey(message.assignments)
+                if message.HasField("network") and message.network.full:
+                    self.subnet = message.network.subnet
+                if message.HasField("traffic"):
+                    self.traffic = self.traffic.fold(message.traffic)
+                    self.apply_traffic()
         finally:
             self.is_over = True
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
             await channel.close()
+
+    def apply_traffic(self, *problems: wire.PortProblem) -> None:
+        """Its proxy has come as far as it was told."""
+        if not self.is_proxy_idle:
+            applied = wire.TrafficApplied(
+                version=self.traffic.version, draining=sorted(self.draining), problems=problems
+            )
+            self.say(traffic_applied=applied)
+
+    def endpoints(self, service: str = "default/web") -> set[str]:
+        """Ids of the endpoints that its proxy was told of."""
+        return set(self.traffic.endpoints.get(service, {}))
 
     async def _outgoing(self) -> AsyncIterator[wire.AgentMessage]:
         while (message := await self._outbox.get()) is not None:
@@ -151,18 +190,32 @@ class World:
         self._transports: dict[str, FakeTransport] = {}
         self._user = FakeTransport(self.network, "user")
 
-    async def start(self, name: str) -> Manager:
+    def manager(self, name: str, *, network: NetworkChoice | None = None) -> Manager:
+        """One that does not run yet."""
         transport = self._transports[name] = FakeTransport(self.network, name)
-        manager = self.managers[name] = Manager(
-            ManagerSettings(id=name, listen_host=name, listen_port=PORT, advertise=f"{name}:{PORT}"),
+        return Manager(
+            ManagerSettings(
+                id=name,
+                listen_host=name,
+                listen_port=PORT,
+                advertise=f"{name}:{PORT}",
+                network=network or NetworkChoice(),
+            ),
             store=FakeStore(self.etcd, name),
             transport=transport,
             wall_s=lambda: WALL_S + asyncio.get_running_loop().time(),
             chance=random.Random(name),
         )
+
+    async def start(self, name: str, *, network: NetworkChoice | None = None) -> Manager:
+        manager = self.managers[name] = self.manager(name, network=network)
         self._tasks[name] = asyncio.create_task(manager.run(), name=f"manager {name}")
         await asyncio.sleep(0.2)
         return manager
+
+    def task(self, name: str) -> asyncio.Task[None]:
+        """The process of a manager."""
+        return self._tasks[name]
 
     async def kill(self, name: str) -> None:
         """SIGKILL: nothing is given up."""
@@ -225,12 +278,12 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def a_world(managers: int = 1) -> AsyncIterator[World]:
+async def a_world(managers: int = 1, *, network: NetworkChoice | None = None) -> AsyncIterator[World]:
     """With this many managers, one of which leads."""
     world = World()
     try:
         for number in range(managers):
-            await world.start(f"m{number + 1}")
+            await world.start(f"m{number + 1}", network=network)
         await world.until(lambda: any(each.leadership is not None for each in world.managers.values()))
         yield world
     finally:

@@ -10,7 +10,7 @@ import pytest
 from bayplan.transport.errors import problems_from_error
 from bayplan.v1 import control_pb2 as api
 from manager.store import keys, records
-from tests.manager.world import World, a_deployment, a_world
+from tests.manager.world import World, a_deployment, a_service, a_world
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,6 +47,28 @@ class TestApply:
                 ("web", "unchanged"),
                 ("api", "configured"),
             ]
+
+    async def test_warns_of_endpoints_that_mean_nothing_whichever_comes_later(self) -> None:
+        endpoints = json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {"name": "web"},
+                "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 5432}]}],
+            }
+        )
+        warning = (
+            "Endpoints default/web means nothing: the service has a selector, so its pods are its endpoints"
+        )
+        async with a_world() as world:
+            without, written, selecting, again = [
+                (await world.apply(document))[0].warnings
+                for document in (a_service(selector={}), endpoints, a_service(), endpoints)
+            ]
+
+            assert warning not in [*without, *written]
+            assert list(selecting) == [warning]
+            assert list(again) == [warning]
 
     async def test_counts_a_generation_for_each_change_of_the_spec(self) -> None:
         async with a_world() as world:

@@ -62,6 +62,37 @@ class TestTell:
         assert sum(len(part.assignments.pods) for part in parts) == 1200
 
 
+class TestSendInTurn:
+    async def test_sends_what_is_so_when_its_turn_has_come_and_keeps_the_order(self) -> None:
+        session = a_session()
+        versions = [1]
+
+        def news() -> list[wire.ManagerMessage]:
+            return [wire.ManagerMessage(traffic=wire.Traffic(version=versions[-1]))]
+
+        session.send_in_turn(news)
+        session.tell({}, {}, 5)
+        for version in range(2, 500):
+            versions.append(version)
+            session.send_in_turn(news)
+        outgoing = session.outgoing()
+        first, second = await anext(outgoing), await anext(outgoing)
+        session.send_in_turn(news)
+        session.close()
+
+        assert first.traffic.version == 499
+        assert second.HasField("assignments")
+        assert [message.traffic.version async for message in outgoing] == [499]
+
+    async def test_breaks_the_stream_of_an_agent_that_takes_nothing(self) -> None:
+        session = a_session()
+        for _ in range(OUTBOX_MAX):
+            session.send(wire.ManagerMessage())
+        session.send_in_turn(list)
+
+        assert session.is_closed
+
+
 class TestOutbox:
     async def test_of_a_slow_agent_breaks_its_stream_and_stays_bounded(self) -> None:
         session = a_session()

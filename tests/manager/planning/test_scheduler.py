@@ -222,3 +222,26 @@ class TestReasons:
             "0/9 nodes: 2 do not match nodeSelector disk=ssd, 2 down, 1 cordoned, "
             "1 disk 93 % full, 1 draining, 1 not heard of yet, 1 tainted gpu=a"
         )
+
+
+class TestHostPorts:
+    HTTP = asks(host_ports=[(80, "TCP")])
+
+    def test_one_pod_a_node(self) -> None:
+        cluster = a_cluster(a_node("n1"), a_node("n2"))
+        pending = some_pending(3, requirements=self.HTTP)
+
+        assert sorted(nodes_of(schedule(pending, cluster))) == ["n1", "n2"]
+        assert why(pending, cluster) == "0/2 nodes: 2 have another pod on port 80/TCP"
+
+    def test_a_node_where_another_pod_has_the_port_is_passed_over(self) -> None:
+        cluster = replace(
+            a_cluster(a_node("n1"), a_node("n2")), host_ports={"n1": frozenset({(80, "TCP"), (53, "UDP")})}
+        )
+
+        assert nodes_of(schedule(some_pending(1, requirements=self.HTTP), cluster)) == ["n2"]
+
+    def test_the_same_number_of_another_protocol_is_another_port(self) -> None:
+        cluster = replace(a_cluster(a_node("n1")), host_ports={"n1": frozenset({(80, "UDP")})})
+
+        assert nodes_of(schedule(some_pending(1, requirements=self.HTTP), cluster)) == ["n1"]

@@ -34,6 +34,7 @@ JUNK = [
     keys.PKI_IDENTITIES + "node//n1",
     keys.SECRETS + "group",
     keys.SECRETS + "../meta",
+    keys.SERVICES + "uid/more",
 ]
 
 
@@ -51,12 +52,14 @@ class TestKeys:
         assert keys.parse_decisions(keys.decisions(17)) == 17
         assert keys.parse_pki_token(keys.pki_token("t1")) == "t1"
         assert keys.parse_pki_identity(keys.pki_identity("node", "n1.example")) == ("node", "n1.example")
+        assert keys.parse_service(keys.service("u1")) == "u1"
         assert keys.parse_secret(keys.secret("registry", "hub")) == ("registry", "hub")
 
     @pytest.mark.parametrize("key", JUNK)
     def test_junk_is_none_and_no_error(self, key: str) -> None:
         assert keys.parse_manager(key) is None
         assert keys.parse_node(key) is None
+        assert keys.parse_service(key) is None
         assert keys.parse_resource(key) is None
         assert keys.parse_placements(key) is None
         assert keys.parse_revision(key) is None

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayplan.model.names import PodId
+from bayplan.model.network import ClusterNetwork
 from bayplan.model.nodes import Amounts, NodeFacts
 from bayplan.model.placements import Cause, Placement, Want
+from bayplan.model.services import Allocation, Cursor
 from manager.store import records
 from manager.store.records import Chunk, DamagedRecordError, Meta, StoredDocument
 
@@ -106,7 +108,19 @@ class TestDocuments:
             labels={"zone": "a", "ü": "\n"},
         )
         meta = Meta(format_version=1, cluster_id="c", incarnation="i")
+        network = ClusterNetwork(pod_range="10.8.0.0/16", mode="off", id=7)
+        allocation = Allocation(
+            owner="Service shop/web",
+            vip="10.96.0.2",
+            node_ports={"80/TCP": 30080},
+            published=("80/TCP",),
+            problem="ü",
+        )
+        cursor = Cursor(vip="10.96.0.2", node_port=30080)
 
+        assert records.decode_network(records.encode_network(network)) == network
+        assert records.decode_allocation(records.encode_allocation(allocation)) == allocation
+        assert records.decode_cursor(records.encode_cursor(cursor)) == cursor
         assert records.decode_document(records.encode_document(stored)) == stored
         assert records.decode_node(records.encode_node(facts)) == facts
         assert records.decode_meta(records.encode_meta(meta)) == meta
@@ -124,6 +138,14 @@ class TestDocuments:
         for decode in (records.decode_meta, records.decode_document, records.decode_node):
             with pytest.raises(DamagedRecordError):
                 decode(value)
+
+    @pytest.mark.parametrize(
+        "value",
+        [b"", b"\xff", b"null", b"[]", b'{"mode": "ipsec"}', b'{"node_prefix": "24"}', b"[" * 100_000],
+    )
+    def test_damage_of_the_network_is_named(self, value: bytes) -> None:
+        with pytest.raises(DamagedRecordError):
+            records.decode_network(value)
 
     @pytest.mark.parametrize("value", [b"", b"\xff", b"null", b"[]", b"[" * 100_000])
     def test_json_that_is_no_object_is_named(self, value: bytes) -> None:
