@@ -1,0 +1,1 @@
+"""The pods' network on this host: devices, routes, addresses, firewall."""
