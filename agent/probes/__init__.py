@@ -1,0 +1,1 @@
+"""Whether a container has started, is ready, is alive."""
