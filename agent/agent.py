@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -23,17 +24,25 @@ from agent.identity import DIRECTORY, Renewal
 from agent.images import Images
 from agent.journal import Journal
 from agent.log_ring import LogRing
-from agent.pod_runner import Workbench
+from agent.metrics import AgentFigures, AgentMetrics
+from agent.network.check import Checker
+from agent.network.port import PodNetwork
 from agent.pods import Pods
+from agent.probes.port import Prober
 from agent.route import Route
 from agent.runtime.port import Credential, EngineError, EngineInfo, Runtime
 from agent.session import Session
 from agent.settings import AgentSettings
 from agent.status_board import StatusBoard
 from agent.streams import Streams, StreamSources
+from agent.tables import Part, Tables
+from agent.traffic import ports
+from agent.traffic.port import Proxy
 from agent.usage import UsageMeter
 from agent.witness import Witness
+from agent.workbench import Workbench
 from bayplan.identity.credentials import OwnIdentity
+from bayplan.model.states import PodState
 from bayplan.transport.port import Transport
 from bayplan.v1 import agent_link_pb2 as pb
 
@@ -56,6 +65,7 @@ class Agent:
 
     Args:
         own: the identity that `transport` shows; None where there are no certificates.
+        beside: what else acts on the leader's word of network and services: the name server's publisher.
         ring: where `structlog` leaves copies of the agent's own log lines.
         wall_s: seconds since the Unix epoch.
     """
@@ -67,6 +77,10 @@ class Agent:
         transport: Transport,
         own: OwnIdentity | None = None,
         runtime: Runtime,
+        network: PodNetwork,
+        proxy: Proxy,
+        beside: Sequence[Part] = (),
+        prober: Prober,
         host: Host,
         wall_s: Callable[[], float],
         rng: random.Random,
@@ -80,17 +94,33 @@ class Agent:
         # New with each start: tells two agents of one identity apart.
         self._session_id = uuid.UUID(int=rng.getrandbits(128), version=4).hex
         self._board = StatusBoard()
+        self._network = network
+        self._proxy = proxy
+        self.applied_changed = asyncio.Event()
+        proxy.on_applied = self.applied_changed.set
+        self.metrics = AgentMetrics(self._figures)
+        self._route = Route(settings.managers, rng)
+        self._session = Session(self, board=self._board, transport=transport, route=self._route)
+        self._checker = Checker(
+            settings.node, echo_port=settings.proxy_port + ports.ECHO, send=self._session.send
+        )
+        self._tables = Tables(settings.data_dir, [network, proxy, self._checker, *beside])
         self._pods = Pods()
         self._engine = Engine(runtime, self._pods.changed)
         self._images = Images(runtime, transport, self._journal)
         self._bench = Workbench(
             node=settings.node,
             runtime=runtime,
+            prober=prober,
             engine=self._engine,
             images=self._images,
             board=self._board,
             journal=self._journal,
             wall_s=wall_s,
+            chance=rng,
+            network=network,
+            tables=self._tables,
+            metrics=self.metrics,
         )
         self._usage = UsageMeter(runtime, self._engine, host)
         self._housekeeping = Housekeeping(
@@ -101,10 +131,10 @@ class Agent:
             images=lambda: frozenset(image for image, _ in self._journal.facts.images.values()),
             wall_s=wall_s,
         )
-        self._route = Route(settings.managers, rng)
-        self._session = Session(self, board=self._board, transport=transport, route=self._route)
         self._witness = Witness(transport, port=settings.witness_port, send=self._session.send)
-        sources = StreamSources(runtime=runtime, engine=self._engine, ring=ring or LogRing())
+        sources = StreamSources(
+            runtime=runtime, engine=self._engine, ring=ring or LogRing(), spec_of=self._pods.spec_of
+        )
         self._streams = Streams(transport, sources, send=self._session.send)
         self._renewal = (
             Renewal(
@@ -133,9 +163,12 @@ class Agent:
         )
         if facts.label_cluster:
             self._join(facts.label_cluster)
+        self._network.retain(facts.assignments.keys())
+        self._tables.load()
         try:
             async with asyncio.TaskGroup() as parts:
                 parts.create_task(self._journal.run(), name="journal")
+                parts.create_task(self._tables.run(), name="tables")
                 parts.create_task(self._pods.run(self._bench, was_rebooted=was_rebooted), name="pods")
                 parts.create_task(self._watch_engine(), name="engine")
                 parts.create_task(self._witness.run(), name="witness")
@@ -180,7 +213,27 @@ class Agent:
             outage = outage or "the container engine was not seen yet"
         pressure = self._housekeeping.disk_pressure
         self._board.set_condition(
-            pb.NodeCondition(engine_ok=not outage, message=outage or pressure, disk_pressure=bool(pressure))
+            pb.NodeCondition(
+                engine_ok=not outage,
+                message=outage or pressure,
+                disk_pressure=bool(pressure),
+                network_problem=self._network.problem(),
+                proxy_problem=self._proxy.problem(),
+            )
+        )
+
+    def _figures(self) -> AgentFigures:
+        """For Prometheus."""
+        statuses = self._board.statuses()
+        return AgentFigures(
+            pods=Counter(
+                PodState(status.state).name.lower() if status.state else "unknown" for status in statuses
+            ),
+            is_engine_up=not self._engine.outage() and self._engine.is_known.is_set(),
+            is_network_up=not self._network.problem(),
+            is_connected=self._session.is_connected,
+            heartbeat_age_s=self._session.heartbeat_age_s,
+            traffic_version=self._proxy.applied().version,
         )
 
     def _join(self, cluster: str) -> None:
@@ -218,6 +271,8 @@ class Agent:
             arch=self._host.arch,
             cluster=facts.cluster,
             peers=facts.peers,
+            publish_addresses=settings.publish_addresses,
+            wireguard_key=await self._network.wireguard_public_key(),
         )
         if facts.fence.store:
             hello.highest_epoch.store = facts.fence.store
@@ -255,6 +310,8 @@ class Agent:
         self._welcome = welcome
         self._manager_address = address
         self._learn_credentials(welcome.credentials)
+        # Numbers of the leader before mean nothing to this one.
+        self._tables.forget_version()
         facts.default_registry = welcome.default_registry
         facts.managers = tuple(self._route.managers)
         if not facts.cluster:
@@ -309,11 +366,21 @@ class Agent:
                 log.error("journal.not_saved", error=str(error))  # noqa: TRY400 - the text says all
         self._pods.obey(assignments)
 
+    def fold(self, message: pb.ManagerMessage) -> None:
+        if message.HasField("network"):
+            self._tables.fold_network(message.network)
+        else:
+            self._tables.fold_traffic(message.traffic)
+
+    def applied(self) -> pb.TrafficApplied:
+        return self._proxy.applied()
+
     def heartbeat(self) -> pb.Heartbeat:
         usage, node_used = self._usage.take()
         return pb.Heartbeat(
             sent_ms=round(self._wall_s() * 1000),
             usage=usage,
+            services=self._proxy.service_use() if node_used is not None else (),
             witnessed=self._witness.witnessed(),
             node_used=node_used,
         )
@@ -330,6 +397,8 @@ class Agent:
                 self._streams.open(message.open_stream, address=self._manager_address)
             case "close_stream":
                 self._streams.close(message.close_stream.stream_id)
+            case "network_check":
+                self._checker.ask(message.network_check)
             case "renew_certificate":
                 if self._renewal is not None:
                     self._renewal.ask()

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
 
 from agent.next_step import in_order
 from agent.runtime.port import (
+    LABEL_CONTAINER,
     LABEL_POD,
     Container,
     ContainerGoneError,
@@ -193,8 +194,9 @@ class Engine:
             await asyncio.sleep(HINT_GATHER_S)
             self._has_hints.clear()
             hinted, self._hinted = self._hinted, {}
-            newest = {uid: containers[-1].id for uid in hinted if (containers := self.of(uid))}
-            stale = [one for uid, one in newest.items() if self._seen[one].look <= hinted[uid]]
+            stale = [
+                one for uid in hinted for one in self._newest(uid) if self._seen[one].look <= hinted[uid]
+            ]
             try:
                 # "" is the subscription itself. Of a pod without containers the runner is making the first
                 # or has removed the last: it notes what it does.
@@ -206,6 +208,10 @@ class Engine:
                             looks.create_task(self._look_quietly(container_id))
             except EngineError as error:
                 log.warning("engine.not_listed", error=str(error))
+
+    def _newest(self, pod_uid: str) -> Collection[str]:
+        """Ids of the last attempts of the pod's containers."""
+        return {each.labels.get(LABEL_CONTAINER, ""): each.id for each in self.of(pod_uid)}.values()
 
     async def _look_quietly(self, container_id: str) -> None:
         try:

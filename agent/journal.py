@@ -24,6 +24,7 @@ from google.protobuf import json_format
 
 from agent.fence import Fence
 from agent.pod_memory import PodMemory
+from agent.pod_spec import UNNAMED
 from agent.runtime.port import EngineInfo
 from bayplan.identity.credentials import write_private
 from bayplan.v1 import agent_link_pb2 as pb
@@ -180,6 +181,16 @@ def _from_document(document: dict[str, Any]) -> Facts:
         default_registry=document["default_registry"],
         engine=EngineInfo(**document["engine"]) if document["engine"] else None,
         assignments=assignments,
-        memories={uid: PodMemory.from_document(each) for uid, each in document["memories"].items()},
+        memories={
+            uid: PodMemory.from_document(each, only_container=_only_container(assignments.get(uid)))
+            for uid, each in document["memories"].items()
+        },
         images={key: (image[0], image[1]) for key, image in document["images"].items()},
     )
+
+
+def _only_container(assignment: pb.Assignment | None) -> str:
+    """The name of a pod's first container: agents that only knew of one did not write which."""
+    if assignment is None or not assignment.template_json:
+        return UNNAMED
+    return json.loads(assignment.template_json)["spec"]["containers"][0].get("name") or UNNAMED

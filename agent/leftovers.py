@@ -1,21 +1,23 @@
 """Which finished containers go. Pure.
 
-The last two finished containers of a slot stay a day, so that `logs -p` can show why something
-ended. A container that was made and never started has no log and goes sooner.
+Of each container of a slot the last two that finished stay a day, so that `logs -p` can show why something
+ended. A container that was made and never started, and a sandbox, have no log and go sooner.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 
 from agent.next_step import attempt_of
-from agent.runtime.port import LABEL_POD, Container, ContainerState
+from agent.pod_spec import UNNAMED
+from agent.runtime.port import LABEL_CONTAINER, LABEL_POD, SANDBOX, Container, ContainerState
 from bayplan.model.names import PodId
 
 KEPT_PER_SLOT = 2
 KEPT_S = 24 * 3600.0
 # Long enough that no create is still on its way to its start.
-NEVER_STARTED_S = 60.0
+NO_LOG_S = 60.0
 
 
 def leftovers(containers: Iterable[Container], pods: Collection[str], *, now_s: float) -> list[Container]:
@@ -23,24 +25,24 @@ def leftovers(containers: Iterable[Container], pods: Collection[str], *, now_s: 
 
     Args:
         containers: all of ours.
-        pods: uids of the pods that the agent still looks after: their newest container stays.
+        pods: uids of the pods that the agent still looks after: the newest of each of their containers stays.
         now_s: Unix epoch.
     """
-    newest: dict[str, tuple[int, float, str]] = {}
+    newest: dict[tuple[str, str], tuple[int, float, str]] = {}
     everything = list(containers)
     for container in everything:
-        pod = container.labels.get(LABEL_POD, "")
+        line = (container.labels.get(LABEL_POD, ""), _name(container))
         order = (attempt_of(container), container.created_s, container.id)
-        newest[pod] = max(newest.get(pod, order), order)
-    current = {order[2] for pod, order in newest.items() if pod in pods}
+        newest[line] = max(newest.get(line, order), order)
+    current = {order[2] for (pod, _), order in newest.items() if pod in pods}
     removable = []
-    finished: dict[str, list[Container]] = {}
+    finished: dict[tuple[str, str], list[Container]] = {}
     for container in everything:
         if container.id in current:
             continue
-        if container.state is ContainerState.EXITED:
-            finished.setdefault(_slot(container), []).append(container)
-        elif container.state is ContainerState.CREATED and now_s - container.created_s > NEVER_STARTED_S:
+        if container.state is ContainerState.EXITED and _name(container) != SANDBOX:
+            finished.setdefault((_slot(container), _name(container)), []).append(container)
+        elif now_s - _unused_since_s(container) > NO_LOG_S:
             removable.append(container)
     for group in finished.values():
         group.sort(key=lambda each: (each.finished_s, each.id), reverse=True)
@@ -52,11 +54,26 @@ def leftovers(containers: Iterable[Container], pods: Collection[str], *, now_s: 
     return removable
 
 
-def of_slot(containers: Iterable[Container], pod_uid: str) -> list[Container]:
-    """Containers of the pod's slot that have ever run, the newest first: for `logs -p`."""
+def of_slot(containers: Iterable[Container], pod_uid: str, name: str) -> list[Container]:
+    """Containers of one name in the pod's slot that have ever run, the newest first: for `logs -p`."""
     slot = _slot_of(pod_uid)
-    ran = [each for each in containers if _slot(each) == slot and each.started_s > 0]
+    ran = [each for each in containers if (_slot(each), _name(each)) == (slot, name) and each.started_s > 0]
     return sorted(ran, key=lambda each: (each.started_s, each.id), reverse=True)
+
+
+def _unused_since_s(container: Container) -> float:
+    """When it was made, or ended; a moment that never comes while it lives."""
+    match container.state:
+        case ContainerState.CREATED:
+            return container.created_s
+        case ContainerState.EXITED:
+            return container.finished_s
+        case _:
+            return math.inf
+
+
+def _name(container: Container) -> str:
+    return container.labels.get(LABEL_CONTAINER, UNNAMED)
 
 
 def _slot(container: Container) -> str:

@@ -8,16 +8,17 @@ journal, or a store from the past, stops nothing.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import structlog
 
 from agent.engine import Engine
 from agent.journal import forget_pods
 from agent.pod_memory import PodMemory
-from agent.pod_runner import PodRunner, Workbench
+from agent.pod_runner import PodRunner
+from agent.pod_spec import PodSpec
 from agent.runtime import port
 from agent.runtime.port import Container, ContainerState
+from agent.workbench import Workbench
 from bayplan.model.names import PodId
 from bayplan.v1 import agent_link_pb2 as pb
 
@@ -49,10 +50,7 @@ class Pods:
             self._tasks = tasks
             now_s = asyncio.get_running_loop().time()
             for assignment in list(bench.journal.facts.assignments.values()):
-                memory = bench.journal.facts.memories.get(assignment.uid, PodMemory())
-                if memory.is_ended:
-                    # How much of the back-off had passed is not known: wait all of it.
-                    memory = replace(memory, not_before_s=now_s + memory.backoff_s)
+                memory = bench.journal.facts.memories.get(assignment.uid, PodMemory()).resumed(now_s=now_s)
                 is_held = was_rebooted and assignment.workload_kind in _NOT_STARTED_FROM_JOURNAL
                 self._look_after(assignment, memory, held=_HELD if is_held else "")
             self._find_strays(bench.engine)
@@ -96,6 +94,11 @@ class Pods:
         """What each pod is, by uid, strays included."""
         return {uid: runner.assignment for uid, runner in self._runners.items()}
 
+    def spec_of(self, pod_uid: str) -> PodSpec:
+        """Of a pod's template, without containers where it is not known."""
+        runner = self._runners.get(pod_uid)
+        return runner.spec if runner is not None else PodSpec(containers=())
+
     def report_all(self) -> None:
         """Bring every status up to what the engine shows now."""
         for runner in self._runners.values():
@@ -114,6 +117,7 @@ class Pods:
             del self._runners[runner.uid]
         forget_pods(self.bench.journal.facts, [runner.uid])
         self.bench.journal.touch()
+        self.bench.network.release(runner.uid)
         self.bench.board.drop(runner.uid)
         log.info("pod.forgotten", pod=runner.assignment.name, uid=runner.uid)
 

@@ -63,12 +63,23 @@ class SessionHandler(Protocol):
         """The fence has let them pass."""
         ...
 
+    def fold(self, message: pb.ManagerMessage) -> None:
+        """Network or Traffic; the fence has let it pass. Raises ValueError on what makes no sense."""
+        ...
+
+    def applied(self) -> pb.TrafficApplied:
+        """What the node's proxy has done of it; `applied_changed` is set when that changes."""
+        ...
+
+    @property
+    def applied_changed(self) -> asyncio.Event: ...
+
     def heartbeat(self) -> pb.Heartbeat:
         """With usage and witnessed nodes; number and time are filled in here."""
         ...
 
     def asked(self, message: pb.ManagerMessage) -> None:
-        """Peers, WitnessRequest, OpenStream, CloseStream, Credentials."""
+        """Peers, WitnessRequest, OpenStream, CloseStream, Credentials, NetworkCheck."""
         ...
 
 
@@ -158,6 +169,11 @@ class Session:
     def is_connected(self) -> bool:
         """A leader has said Welcome, and the stream lasts."""
         return self._is_welcome
+
+    @property
+    def heartbeat_age_s(self) -> float | None:
+        """Since the last heartbeat that was answered; None: there was none."""
+        return asyncio.get_running_loop().time() - self._acked_s if self._acked_s else None
 
     def send(self, message: pb.AgentMessage) -> None:
         """Best effort: dropped while there is no leader, or while it is too slow."""
@@ -264,6 +280,7 @@ class Session:
                 self._write_all(stream),
                 self._beat(),
                 self._report(),
+                self._tell_applied(),
                 self._say_goodbye(),
             )
         except SessionEndedError:
@@ -281,12 +298,14 @@ class Session:
             case "heartbeat_ack":
                 self._acked_s = asyncio.get_running_loop().time()
             case "assignments":
-                epoch = message.epoch
-                if not may_obey(self._handler.fence, store=epoch.store, revision=epoch.revision):
-                    raise SessionEndedError(
-                        f"assignments of epoch {epoch.revision} are refused: a later leader was obeyed"
-                    )
-                await self._handler.obey(message.assignments, epoch)
+                self._must_obey(message.epoch)
+                await self._handler.obey(message.assignments, message.epoch)
+            case "network" | "traffic":
+                self._must_obey(message.epoch)
+                try:
+                    self._handler.fold(message)
+                except ValueError as error:
+                    raise SessionEndedError(f"the manager's word makes no sense: {error}") from error
             case "redirect":
                 raise SessionEndedError("the manager leads no more")
             case "goodbye":
@@ -300,11 +319,16 @@ class Session:
                 | "close_stream"
                 | "credentials"
                 | "renew_certificate"
+                | "network_check"
             ):
                 self._handler.asked(message)
             case kind:
                 # A newer manager may say what this agent does not know yet.
                 log.debug("session.not_understood", kind=kind)
+
+    def _must_obey(self, epoch: pb.Epoch) -> None:
+        if not may_obey(self._handler.fence, store=epoch.store, revision=epoch.revision):
+            raise SessionEndedError(f"epoch {epoch.revision} is refused: a later leader was obeyed")
 
     async def _write_all(self, stream: _Stream) -> None:
         while True:
@@ -350,6 +374,13 @@ class Session:
                 is_whole = changes.condition.engine_ok
             if changes is not None:
                 await self._outbox.put(pb.AgentMessage(status=changes))
+
+    async def _tell_applied(self) -> None:
+        """Not by `send`, which may drop it: the leader waits for it before a pod is stopped."""
+        while True:
+            self._handler.applied_changed.clear()
+            await self._outbox.put(pb.AgentMessage(traffic_applied=self._handler.applied()))
+            await self._handler.applied_changed.wait()
 
     async def _say_goodbye(self) -> None:
         await self.stopping.wait()

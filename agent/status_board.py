@@ -37,6 +37,10 @@ class StatusBoard:
         self._forgotten.pop(status.uid, None)
         self.is_dirty.set()
 
+    def statuses(self) -> list[pb.PodStatus]:
+        """Of every pod, now."""
+        return list(self._statuses.values())
+
     def drop(self, uid: str) -> None:
         """The agent no longer knows this pod."""
         self._changed.pop(uid, None)

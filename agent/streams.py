@@ -1,4 +1,4 @@
-"""Logs and exec: byte streams that the agent opens because the leader asked for them.
+"""Logs, exec and port-forward: byte streams that the agent opens because the leader asked for them.
 
 The agent dials (Attach) and names the stream in its first frame, so nothing needs to reach a
 node from outside. gRPC's own flow control bounds what is in flight: the runtime is read only as
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc.aio
@@ -20,8 +20,11 @@ from agent.engine import Engine
 from agent.leftovers import of_slot
 from agent.log_ring import LogRing
 from agent.outputs import closed_after
+from agent.pod_memory import PodMemory
+from agent.pod_spec import UNNAMED, PodSpec
+from agent.pod_steps import lines_of, name_of
 from agent.race import until_first_ends
-from agent.runtime.port import Container, ContainerState, EngineError, ExecSession, Output, Runtime
+from agent.runtime.port import SANDBOX, Container, ContainerState, EngineError, ExecSession, Output, Runtime
 from bayplan.transport.errors import words_of
 from bayplan.transport.port import Transport
 from bayplan.v1 import agent_link_pb2 as pb
@@ -32,6 +35,7 @@ log = structlog.get_logger(__name__)
 # Followed logs of a busy day; beyond it the next one is refused in words.
 STREAMS_MAX = 128
 FRAME_MAX = 64 * 1024
+CONNECT_TIMEOUT_S = 5.0
 
 _Call = grpc.aio.StreamStreamCall[pb.StreamFrame, pb.StreamFrame]
 
@@ -47,6 +51,7 @@ class StreamSources:
     runtime: Runtime
     engine: Engine
     ring: LogRing
+    spec_of: Callable[[str], PodSpec]  # By pod uid; without containers where the pod is not known.
 
 
 class Streams:
@@ -88,10 +93,13 @@ class Streams:
 
     async def _serve(self, request: pb.OpenStream, address: str) -> None:
         try:
-            if request.WhichOneof("kind") == "exec":
-                await self._serve_exec(request, address)
-            else:
-                await self._serve_logs(request, address)
+            match request.WhichOneof("kind"):
+                case "exec":
+                    await self._serve_exec(request, address)
+                case "forward_port":
+                    await self._serve_forward(request, address)
+                case _:
+                    await self._serve_logs(request, address)
         except (StreamRefusedError, EngineError) as error:
             self._failed(request.stream_id, str(error))
         except grpc.aio.AioRpcError as error:
@@ -133,7 +141,7 @@ class Streams:
         if not request.pod_uid:
             return self._own_log(options)
         return self._sources.runtime.logs(
-            self._container(request.pod_uid, is_previous=options.previous).id,
+            self._container(request.pod_uid, options.container, is_previous=options.previous).id,
             follow=options.follow,
             tail=options.tail,
             since_s=options.since_ms / 1000,
@@ -144,30 +152,56 @@ class Streams:
         async for line in self._sources.ring.read(tail=options.tail, follow=options.follow):
             yield Output(data=line.encode())
 
-    def _container(self, pod_uid: str, *, is_previous: bool) -> Container:
-        everything = self._sources.engine.all()
-        ran = [each for each in self._sources.engine.of(pod_uid) if each.started_s > 0]
+    def _container(self, pod_uid: str, wanted: str, *, is_previous: bool) -> Container:
+        everything, made = self._sources.engine.all(), self._sources.engine.of(pod_uid)
+        name = pick_container(wanted, self._sources.spec_of(pod_uid), made)
+        made = lines_of(PodSpec(containers=()), PodMemory(), made).get(name, ())
+        ran = [each for each in made if each.started_s > 0]
         if is_previous:
             # The one before in this pod, else the last one of its slot.
             newest = ran[-1].id if ran else ""
-            previous = [each for each in of_slot(everything, pod_uid) if each.id != newest]
+            previous = [each for each in of_slot(everything, pod_uid, name) if each.id != newest]
             if not previous:
                 raise StreamRefusedError("there is no previous container")
             return previous[0]
-        if ran:
-            return ran[-1]
-        made = self._sources.engine.of(pod_uid)
         if made:
-            return made[-1]
+            return (ran or made)[-1]
         raise StreamRefusedError("the pod has no container on this node (yet)")
+
+    def _running_container(self, pod_uid: str, wanted: str) -> Container:
+        container = self._container(pod_uid, wanted, is_previous=False)
+        if container.state is not ContainerState.RUNNING:
+            raise StreamRefusedError(f"the container is {container.state.value}, not running")
+        return container
+
+    # Port-forward
+
+    def _address(self, pod_uid: str) -> str:
+        """Of whichever of its containers has it: which of them listens nobody knows."""
+        for container in self._sources.engine.of(pod_uid):
+            if container.state is ContainerState.RUNNING and container.address:
+                return container.address
+        return self._running_container(pod_uid, "").address
+
+    async def _serve_forward(self, request: pb.OpenStream, address: str) -> None:
+        address_of_pod = self._address(request.pod_uid)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection(address_of_pod, request.forward_port)
+        except OSError as error:  # TimeoutError is one.
+            words = error.strerror or "no answer"
+            raise StreamRefusedError(f"port {request.forward_port} of the pod: {words}") from error
+        try:
+            async with self._attached(request.stream_id, address) as call:
+                await until_first_ends(_to_pod(call, writer), _from_pod(call, reader))
+        finally:
+            writer.close()
 
     # Exec
 
     async def _serve_exec(self, request: pb.OpenStream, address: str) -> None:
-        container = self._container(request.pod_uid, is_previous=False)
-        if container.state is not ContainerState.RUNNING:
-            raise StreamRefusedError(f"the container is {container.state.value}, not running")
         options = request.exec
+        container = self._running_container(request.pod_uid, options.container)
         session = await self._sources.runtime.exec(
             container.id,
             tuple(options.command),
@@ -187,6 +221,24 @@ class Streams:
                 await session.aclose()
 
 
+def pick_container(wanted: str, spec: PodSpec, containers: Sequence[Container]) -> str:
+    """Whose log or shell is meant. Raises StreamRefusedError where the pod has no such container.
+
+    Args:
+        wanted: the name that was asked for; empty: the template's choice, else the first.
+        spec: of the pod, without containers where it is not known.
+        containers: of the pod on the engine.
+    """
+    names = [template.name for template in spec.containers]
+    if not names:
+        names = [name for name in dict.fromkeys(map(name_of, containers)) if name != SANDBOX]
+    if not wanted:
+        wanted = spec.default_container if spec.default_container in names else (names or [UNNAMED])[0]
+    elif names and wanted not in names:
+        raise StreamRefusedError(f'the pod has no container "{wanted}"; it has {", ".join(names)}')
+    return wanted
+
+
 async def _write_output(call: _Call, outputs: AsyncIterator[Output], *, last: ExecSession | None) -> None:
     try:
         async for output in outputs:
@@ -197,7 +249,11 @@ async def _write_output(call: _Call, outputs: AsyncIterator[Output], *, last: Ex
         end = pb.StreamFrame(end=True) if last is None else pb.StreamFrame(exit_code=await last.exit_code())
     except EngineError as error:
         end = pb.StreamFrame(error=str(error))
-    await call.write(end)
+    await _end(call, end)
+
+
+async def _end(call: _Call, frame: pb.StreamFrame) -> None:
+    await call.write(frame)
     await call.done_writing()
     # The manager ends its side when it has read all of ours; until then the call must live.
     await asyncio.Event().wait()
@@ -219,3 +275,26 @@ async def _read_input(call: _Call, session: ExecSession) -> None:
                 await session.close_stdin()
             case _:
                 pass
+
+
+async def _to_pod(call: _Call, writer: asyncio.StreamWriter) -> None:
+    while isinstance(frame := await call.read(), pb.StreamFrame):
+        match frame.WhichOneof("kind"):
+            case "stdin":
+                writer.write(frame.stdin)
+                with contextlib.suppress(OSError):  # The other direction says that it is over.
+                    await writer.drain()
+            case "end":
+                writer.write_eof()
+            case _:
+                pass
+
+
+async def _from_pod(call: _Call, reader: asyncio.StreamReader) -> None:
+    try:
+        while data := await reader.read(FRAME_MAX):
+            await call.write(pb.StreamFrame(stdout=data))
+        end = pb.StreamFrame(end=True)
+    except OSError as error:
+        end = pb.StreamFrame(error=f"the pod cut the connection: {error.strerror}")
+    await _end(call, end)

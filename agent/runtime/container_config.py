@@ -21,6 +21,12 @@ SHARES_MIN = 2
 # processors, and a limit above what a node has is legal in Kubernetes.
 CPU_PERIOD_US = 100_000
 CPU_QUOTA_MIN_US = 1_000  # The kernel refuses less.
+NOBODY = "65534:65534"
+SANDBOX_RIGHTS = {
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges"],
+    "ReadonlyRootfs": True,
+}
 HOSTNAME_LENGTH_MAX = 63  # Linux allows 64; names in DNS 63.
 
 _STATES = {
@@ -44,12 +50,17 @@ def to_create_body(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, 
         "Hostname": spec.hostname[:HOSTNAME_LENGTH_MAX].rstrip("-."),
         "HostConfig": _host_config(spec),
     }
+    if spec.is_sandbox:
+        body["User"] = NOBODY
     if spec.command:
         body["Entrypoint"] = list(spec.command)
     if spec.args:
         body["Cmd"] = list(spec.args)
     if spec.working_dir:
         body["WorkingDir"] = spec.working_dir
+    if spec.network and spec.address:
+        addresses = {"IPv4Address": spec.address}
+        body["NetworkingConfig"] = {"EndpointsConfig": {spec.network: {"IPAMConfig": addresses}}}
     return body
 
 
@@ -61,6 +72,18 @@ def _host_config(spec: ContainerSpec) -> dict[str, Any]:
         "PidsLimit": spec.pids_limit,
         "CpuShares": max(SHARES_MIN, spec.cpu_request_millis * 1024 // 1000),
     }
+    if spec.joins:
+        config["NetworkMode"] = f"container:{spec.joins}"
+    elif spec.network:
+        config["NetworkMode"] = spec.network
+    if spec.is_sandbox:
+        config |= SANDBOX_RIGHTS
+    if spec.mounts:
+        # Not "Binds": those make a directory where the source is missing.
+        config["Mounts"] = [
+            {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": True}
+            for mount in spec.mounts
+        ]
     if spec.cpu_limit_millis:
         config["CpuPeriod"] = CPU_PERIOD_US
         config["CpuQuota"] = max(CPU_QUOTA_MIN_US, spec.cpu_limit_millis * CPU_PERIOD_US // 1000)

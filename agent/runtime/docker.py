@@ -1,7 +1,7 @@
 """The runtime on a Docker Engine, through its unix socket.
 
 Puts together what the files beside it do: `engine_client` speaks, `container_config` translates,
-`docker_images`, `docker_log`, `docker_exec`, `docker_hints` and `cgroup_usage` do what their names say.
+`docker_images`, `docker_networks`, `docker_log`, `docker_exec`, `docker_hints` and `cgroup_usage` do what their names say.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from agent.runtime import sandbox_program
 from agent.runtime.cgroup_usage import read_usage
 from agent.runtime.container_config import from_inspection, from_listing, to_create_body
 from agent.runtime.docker_exec import start_exec
 from agent.runtime.docker_hints import watch_hints
 from agent.runtime.docker_images import DockerImages
 from agent.runtime.docker_log import read_log
+from agent.runtime.docker_networks import DockerNetworks
 from agent.runtime.engine_client import SLOW_S, EngineClient, RefusedError
 from agent.runtime.ownership import is_ours, is_what_was_asked, owner_labels
 from agent.runtime.port import (
+    BridgeNetwork,
     Container,
     ContainerGoneError,
     ContainerSpec,
@@ -38,8 +41,8 @@ from agent.runtime.port import (
     StartError,
 )
 from agent.runtime.pulled_images import PulledImages
+from agent.settings import DOCKER_SOCKET
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 # The engine serialises network set-up: more at once only make each slower. One engine alone on two cores
 # started most with four; three engines that share the two cores, with one each.
 STARTS_MAX = 4
@@ -54,6 +57,8 @@ INSPECTION_S = 5.0
 LISTING_S = 15.0
 # What Docker gives a container that its runtime could not start for another reason than the command.
 EXIT_CODE_NOT_STARTED = 128
+# The engine's words where the container whose network is to be shared does not run.
+_JOINS_NOTHING = "non running container"
 
 
 class DockerRuntime:
@@ -74,7 +79,7 @@ class DockerRuntime:
         cluster: str,
         node: str,
         wall_s: Callable[[], float],
-        socket: str = DEFAULT_SOCKET,
+        socket: str = DOCKER_SOCKET,
         pulled_file: Path | None = None,
         starts_max: int = STARTS_MAX,
     ) -> None:
@@ -83,6 +88,7 @@ class DockerRuntime:
         self._labels = owner_labels(cluster=cluster, node=node)
         self._client = EngineClient(socket)
         self._images = DockerImages(self._client, PulledImages(pulled_file, wall_s))
+        self._networks = DockerNetworks(self._client)
         self._start_slots = asyncio.Semaphore(starts_max)
         self._inspection_slots = asyncio.Semaphore(INSPECTIONS_MAX)
         # By id, each container of ours as it was last seen.
@@ -126,6 +132,9 @@ class DockerRuntime:
     ) -> tuple[str, str]:
         return await self._images.ensure(image, policy=policy, credentials=credentials)
 
+    async def ensure_sandbox_image(self) -> tuple[str, tuple[str, ...]]:
+        return await self._images.ensure_sandbox(), (sandbox_program.PATH,)
+
     async def create(self, spec: ContainerSpec) -> Container:
         labels = {**spec.labels, **self._labels}
         body = to_create_body(spec, labels)
@@ -143,6 +152,16 @@ class DockerRuntime:
             raise CreateError(str(error)) from error
         return await self._inspect(created["Id"])
 
+    async def ensure_network(self, network: BridgeNetwork) -> None:
+        await self._networks.ensure(network, self._labels)
+
+    async def reconnect(self, container_id: str, *, network: str, address: str) -> None:
+        try:
+            await self._must_be_ours(container_id)
+            await self._networks.reconnect(container_id, network=network, address=address)
+        except ContainerGoneError:
+            return
+
     async def start(self, container_id: str) -> None:
         await self._must_be_ours(container_id)
         try:
@@ -152,8 +171,11 @@ class DockerRuntime:
             raise EngineUnavailableError("the container engine is busy starting others") from error
         try:
             await self._client.post(f"containers/{container_id}/start", deadline_s=START_S)
+        except ContainerGoneError as error:
+            # It, or the one that it joins.
+            raise await self._start_error(container_id, str(error)) from error
         except RefusedError as error:
-            if error.status == 409:
+            if error.status == 409 and _JOINS_NOTHING not in str(error):
                 raise  # Being removed, or paused.
             raise await self._start_error(container_id, str(error)) from error
         finally:

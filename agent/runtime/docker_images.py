@@ -14,9 +14,10 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from agent.runtime.engine_client import EngineClient, RefusedError
+from agent.runtime import sandbox_program
+from agent.runtime.engine_client import SLOW_S, EngineClient, RefusedError
 from agent.runtime.image_name import DOCKER_HUB, ImageName, is_image_id, parse_image_name, qualify
-from agent.runtime.port import Credential, EngineUnavailableError, ImageError
+from agent.runtime.port import Credential, EngineError, EngineUnavailableError, ImageError
 from agent.runtime.pulled_images import PulledImage, PulledImages
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class DockerImages:
         self._client = client
         self._pulled = pulled
         self._slots = asyncio.Semaphore(PULLS_MAX)
+        self._architecture = ""  # In the engine's words; asked once.
         # Ten pods of one image pull it once. A lock lives as long as somebody waits for it.
         self._pulling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -60,6 +62,27 @@ class DockerImages:
             if (policy != "Always" or name.digest) and (found := await self._find(str(name))):
                 return _to_run(name, found)
             return await self._pull(name, credentials)
+
+    async def ensure_sandbox(self) -> str:
+        """The id of the sandbox's image, which is made here. Somebody may remove it: then it is made again."""
+        if not self._architecture:
+            self._architecture = str((await self._client.get("info"))["Architecture"])
+        if not sandbox_program.has_program(self._architecture):
+            raise EngineError(f"there is no sandbox for pods of several containers on {self._architecture}")
+        repository, tag = sandbox_program.image_name(self._architecture)
+        name = f"{repository}:{tag}"
+        async with self._pulling.setdefault(name, asyncio.Lock()):
+            if found := await self._find(name):
+                return str(found["Id"])
+            # The engine's own word for the processor is not an image's; it takes an import's for its own.
+            archive = sandbox_program.archive(self._architecture)
+            params = {"fromSrc": "-", "repo": repository, "tag": tag}
+            answer = await self._client.post("images/create", params=params, body=archive, deadline_s=SLOW_S)
+            found = await self._find(name)
+        if found is None:
+            raise EngineError(f"the image of the sandbox cannot be made: {answer}")
+        log.info("sandbox_image.made", image=name, image_id=found["Id"])
+        return str(found["Id"])
 
     async def prune(self, *, keep: frozenset[str], target_bytes: int) -> int:
         """See `Runtime.prune_images`."""

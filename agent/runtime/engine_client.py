@@ -61,7 +61,7 @@ class EngineClient:
     async def post(
         self, path: str, *, params: Params | None = None, body: Any = None, deadline_s: float = QUICK_S
     ) -> Any:
-        """The parsed JSON answer, None if there is none."""
+        """The parsed JSON answer, None if there is none. A body of bytes is a tar file."""
         return await self._request("POST", path, params=params, body=body, deadline_s=deadline_s)
 
     async def delete(self, path: str, *, params: Params | None = None, deadline_s: float = SLOW_S) -> Any:
@@ -137,6 +137,10 @@ class EngineClient:
         body: Any,
         deadline_s: float,
     ) -> aiohttp.ClientResponse:
+        if isinstance(body, bytes):
+            headers = {**(headers or {}), "Content-Type": "application/x-tar"}
+        elif body is not None:
+            body = json.dumps(body).encode()
         async with asyncio.timeout(deadline_s):
             # aiodocker's own classes are made of this method; it has no public name for it.
             return await self._docker._do_query(  # noqa: SLF001
@@ -144,7 +148,7 @@ class EngineClient:
                 method,
                 params=params,
                 headers=headers,
-                data=None if body is None else json.dumps(body).encode(),
+                data=body,
             )
 
 

@@ -20,10 +20,35 @@ LABEL_POD = "bayplan.io/pod"  # pod uid: <workload uid>.<slot>.<incarnation>
 LABEL_POD_NAME = "bayplan.io/pod-name"
 LABEL_NAMESPACE = "bayplan.io/namespace"
 LABEL_WORKLOAD = "bayplan.io/workload"  # kind/name
-LABEL_CONTAINER = "bayplan.io/container"  # name within the pod
+LABEL_CONTAINER = "bayplan.io/container"  # name within the pod; empty: its sandbox
+LABEL_SANDBOX = "bayplan.io/sandbox"  # the sandbox's run that a container was made for
 LABEL_REVISION = "bayplan.io/revision"  # template hash
 LABEL_EPOCH = "bayplan.io/epoch"  # that ordered it: create-revision of the leader key
 LABEL_ATTEMPT = "bayplan.io/attempt"  # 0, 1, 2 …: restarts in place
+
+SANDBOX = ""
+"""The name within its pod of the container that only owns the pod's network; no container of a template has it."""
+HOST_NETWORK = "host"
+"""The name of the host's own network, for every engine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A file or directory of the host, for reading."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeNetwork:
+    """A network of the engine on a bridge of the host; nothing of it is masqueraded or published by the engine."""
+
+    name: str
+    bridge: str  # The device's name.
+    subnet: str
+    gateway: str  # The bridge's own address.
+    mtu: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +71,13 @@ class ContainerSpec:
     cpu_limit_millis: int = 0  # 0: no limit.
     memory_limit_bytes: int = 0  # 0: no limit.
     pids_limit: int = 4096
+    network: str = ""  # The engine's name of it; empty: the engine's default.
+    address: str = ""  # In `network`; empty: the engine chooses.
+    joins: str = (
+        ""  # Id of a container: its network is shared, its hostname too. Then the two above are empty.
+    )
+    is_sandbox: bool = False  # It only waits, and needs no rights.
+    mounts: tuple[Mount, ...] = ()
 
 
 class ContainerState(Enum):
@@ -73,7 +105,7 @@ class Container:
     exit_code: int = 0
     oom_killed: bool = False
     error: str = ""  # The engine's own words when a start failed.
-    address: str = ""
+    address: str = ""  # Empty, too, of one that has joined another's network.
     pid: int = 0
 
 
@@ -132,6 +164,10 @@ class StartError(EngineError):
         self.exit_code = exit_code
 
 
+class NetworkTakenError(EngineError):
+    """The name, the bridge or the range is used by something that is not ours; the message says by what."""
+
+
 class ContainerGoneError(EngineError):
     """No such container."""
 
@@ -151,6 +187,10 @@ class ExecSession(Protocol):
 
     async def exit_code(self) -> int:
         """After the output has ended."""
+        ...
+
+    async def kill(self) -> None:
+        """End the command if it still runs; what it has started itself may live on."""
         ...
 
     async def aclose(self) -> None: ...
@@ -181,10 +221,25 @@ class Runtime(Protocol):
         """
         ...
 
+    async def ensure_sandbox_image(self) -> tuple[str, tuple[str, ...]]:
+        """Have the image of a program that only waits, without a registry: (what to run, its command)."""
+        ...
+
     async def create(self, spec: ContainerSpec) -> Container: ...
 
+    async def ensure_network(self, network: BridgeNetwork) -> None:
+        """Have it as it is described. Raises NetworkTakenError when another's is in the way."""
+        ...
+
+    async def reconnect(self, container_id: str, *, network: str, address: str) -> None:
+        """Connect a running container anew: its device was lost. A missing one is no error."""
+        ...
+
     async def start(self, container_id: str) -> None:
-        """Start it; a running one is no error. At most a few at once (the engine serialises network set-up)."""
+        """Start it; a running one is no error. At most a few at once (the engine serialises network set-up).
+
+        Raises StartError, also when the container that it joins does not run.
+        """
         ...
 
     async def stop(self, container_id: str, *, grace_s: float) -> None:

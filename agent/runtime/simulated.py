@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 
 from agent.runtime.image_name import ImageName, is_image_id, parse_image_name, qualify
 from agent.runtime.ownership import is_ours, is_what_was_asked, owner_labels
 from agent.runtime.port import (
     LABEL_POD,
+    BridgeNetwork,
     Container,
     ContainerGoneError,
     ContainerSpec,
@@ -87,6 +89,10 @@ class SimulatedRuntime:
                 return _to_run(name, found)
             return await self._pull(name, credentials.get(name.registry))
 
+    async def ensure_sandbox_image(self) -> tuple[str, tuple[str, ...]]:
+        await self._engine.answer()
+        return self._engine.ensure_sandbox_image(), ("/wait",)
+
     async def create(self, spec: ContainerSpec) -> Container:
         await self._engine.answer()
         labels = {**spec.labels, **self._labels}
@@ -99,6 +105,15 @@ class SimulatedRuntime:
         if image is None:
             raise ImageError(f"No such image: {spec.image}")
         return self._engine.create(spec, image, labels).shown
+
+    async def ensure_network(self, network: BridgeNetwork) -> None:
+        await self._engine.answer()
+        self._engine.ensure_network(network, self._labels)
+
+    async def reconnect(self, container_id: str, *, network: str, address: str) -> None:
+        del network, address  # Nothing here can be lost.
+        with suppress(ContainerGoneError):
+            await self._get(container_id)
 
     async def start(self, container_id: str) -> None:
         await self._get(container_id)
@@ -165,7 +180,11 @@ class SimulatedRuntime:
         if container.shown.state is not ContainerState.RUNNING:
             raise EngineError(f"Container {container_id} is not running")
         known = self._engine.commands.get(command)
-        return SimulatedExecSession(command, known, tty=tty, stdin=stdin, rows=rows, columns=columns)
+        self._engine.executed.append(command)
+        killed = self._engine.killed_commands
+        return SimulatedExecSession(
+            command, known, tty=tty, stdin=stdin, rows=rows, columns=columns, killed=killed
+        )
 
     async def usage(self, containers: list[Container]) -> dict[str, tuple[float, int]]:
         return {

@@ -16,11 +16,15 @@ from typing import Any
 
 from agent.runtime.image_name import parse_image_name, qualify
 from agent.runtime.port import (
+    HOST_NETWORK,
+    BridgeNetwork,
     Container,
     ContainerGoneError,
     ContainerSpec,
     ContainerState,
+    EngineError,
     EngineUnavailableError,
+    NetworkTakenError,
     Output,
     StartError,
 )
@@ -28,11 +32,14 @@ from agent.runtime.simulated_images import Program, SimulatedImage, SimulatedReg
 
 EPOCH_S = 1_700_000_000.0
 SIGKILL_EXIT_CODE = 137
+EXIT_CODE_NOT_STARTED = 128  # Docker's, where it was not the command's fault.
 # A frozen engine is given up as the real one is.
 ANSWER_S = 10.0
 # The kernel lets a process grow for a moment before it sees that there is no room.
 OOM_AFTER_S = 0.05
 HINTS_MAX = 256  # As many events as Docker keeps.
+SANDBOX_IMAGE = qualify("bayplan-sandbox:1")
+HANGS = "hangs"  # As words for `SimulatedEngine.fail_probes`: it takes connections and never answers.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +63,7 @@ class SimulatedContainer:
     program: Program
     log: list[tuple[float, Output]] = field(default_factory=list)
     is_removed: bool = False
+    faults: dict[str, str] = field(default_factory=dict)  # What probes meet, by place; "": at any.
     ends_at: float | None = None  # Loop time at which the program ends by itself.
     remaining_s: float | None = None  # The same, while it is paused.
     ran_s: float = 0.0  # In earlier stretches of this run (before a pause).
@@ -74,12 +82,13 @@ class SimulatedEngine:
     Args:
         registry: where pulls come from; several engines may share one.
         name: makes container ids differ between engines.
-        subnet: containers' addresses; each is given once.
+        subnet: addresses of containers in no network of ours, as of Docker's own bridge; each is given once.
         start_delay_s, pull_delay_s: how long one start, one pull takes.
         cpu_millis, memory_bytes: what the host has.
         wall_s: seconds since the Unix epoch; by default it follows the loop's time.
 
-    `programs`, by command and args together, win over the image's; `commands` are what `exec` finds.
+    `programs`, by command and args together, win over the image's; `commands` are what `exec` finds,
+    `executed` what it was asked for, and `killed_commands` what was killed.
     """
 
     def __init__(
@@ -87,7 +96,7 @@ class SimulatedEngine:
         registry: SimulatedRegistry | None = None,
         *,
         name: str = "engine",
-        subnet: str = "10.42.0.0/16",
+        subnet: str = "172.17.0.0/16",
         start_delay_s: float = 0.05,
         pull_delay_s: float = 0.2,
         cpu_millis: int = 4000,
@@ -102,8 +111,13 @@ class SimulatedEngine:
         self.memory_bytes = memory_bytes
         self.programs: dict[tuple[str, ...], Program] = {}
         self.commands: dict[tuple[str, ...], Command] = {}
+        self.executed: list[tuple[str, ...]] = []
+        self.killed_commands: list[tuple[str, ...]] = []
         self.containers: dict[str, SimulatedContainer] = {}  # By id, foreign ones too.
         self.images: dict[str, SimulatedImage] = {}  # By every name with tag or digest, and by id.
+        self.networks: dict[
+            str, tuple[BridgeNetwork, Mapping[str, str]]
+        ] = {}  # With labels, foreign ones too.
         self.pulled: list[str] = []  # Ids, in the order of their first pull.
         self.pulls = 0  # How often the registry was asked.
         self.subscribers: list[asyncio.Queue[Container | None]] = []
@@ -172,6 +186,7 @@ class SimulatedEngine:
             error = program.start_error or "exec: executable file not found in $PATH"
             self._show(container, exit_code=program.start_exit_code, error=error)
             raise StartError(error, exit_code=program.start_exit_code)
+        address = self._address_for(container.spec)
         self._show(
             container,
             state=ContainerState.RUNNING,
@@ -180,7 +195,7 @@ class SimulatedEngine:
             exit_code=0,
             oom_killed=False,
             error="",
-            address=str(next(self._addresses)),
+            address=address,
             pid=1000 + self._made,
         )
         container.ran_s = 0.0
@@ -190,6 +205,24 @@ class SimulatedEngine:
             self._end_later(container, OOM_AFTER_S, exit_code=SIGKILL_EXIT_CODE, oom_killed=True)
         elif program.runs_s is not None:
             self._end_later(container, program.runs_s, exit_code=program.exit_code)
+
+    def ensure_network(self, network: BridgeNetwork, labels: Mapping[str, str]) -> None:
+        """Raises NetworkTakenError."""
+        has, owner = self.networks.get(network.name, (network, labels))
+        if owner != labels:
+            raise NetworkTakenError(f"the network {network.name} is there and is not this node's")
+        if has != network and any(
+            each.is_running and each.spec.network == network.name for each in self.containers.values()
+        ):
+            raise EngineError(f"the network {network.name} has other settings, and containers use it")
+        for other, _ in self.networks.values():
+            if other.name != network.name and ipaddress.ip_network(other.subnet).overlaps(
+                ipaddress.ip_network(network.subnet)
+            ):
+                raise NetworkTakenError(
+                    f"the network {other.name} has the range {other.subnet}, which overlaps {network.subnet}"
+                )
+        self.networks[network.name] = (network, labels)
 
     async def stop(self, container: SimulatedContainer, grace_s: float) -> None:
         """SIGTERM, SIGKILL after the grace; returns when it has ended."""
@@ -229,6 +262,12 @@ class SimulatedEngine:
         found = replace(pushed.find(parse_image_name(image), None), digest="")
         self.images |= {qualify(image): found, found.id: found}
 
+    def ensure_sandbox_image(self) -> str:
+        """The image of a program that only waits; it obeys SIGTERM."""
+        if SANDBOX_IMAGE not in self.images:
+            self.load_image(SANDBOX_IMAGE, Program(stop_exit_code=0, memory_bytes=0))
+        return self.images[SANDBOX_IMAGE].id
+
     def add_foreign(self, name: str, labels: Mapping[str, str] | None = None) -> str:
         """A running container that is not ours; returns its id."""
         image = SimulatedImage(id="sha256:" + "f" * 64, digest="", program=Program(), size_bytes=0)
@@ -236,6 +275,12 @@ class SimulatedEngine:
         container = self.create(spec, image, labels or {})
         self.start(container)
         return container.shown.id
+
+    def add_foreign_network(self, name: str, subnet: str) -> None:
+        """A network that is not ours."""
+        gateway = str(ipaddress.ip_network(subnet)[1])
+        network = BridgeNetwork(name=name, bridge=name, subnet=subnet, gateway=gateway, mtu=1500)
+        self.networks[name] = (network, {})
 
     def write(self, container: SimulatedContainer, output: Output) -> None:
         """The container's program says something."""
@@ -278,6 +323,26 @@ class SimulatedEngine:
             self._end_later(container, container.remaining_s, exit_code=container.program.exit_code)
             container.remaining_s = None
 
+    def fail_probes(self, container_id: str, words: str = "connection refused", *, place: str = "") -> None:
+        """From now on probes of it fail, at one place (":8080/live") or at all."""
+        self.get(container_id).faults[place] = words
+
+    def heal_probes(self, container_id: str) -> None:
+        """The end of `fail_probes`."""
+        self.get(container_id).faults.clear()
+
+    def fault_of(self, container: SimulatedContainer, place: str) -> str:
+        """What a probe meets at a place; empty: an answer."""
+        up_s = container.ran_s + _now() - container.runs_since
+        if not container.is_running or up_s < container.program.serves_after_s:
+            return "connection refused"
+        return container.faults.get(place) or container.faults.get("", "")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it answers nobody."""
+        return not self._is_answering.is_set()
+
     def freeze(self) -> None:
         """The engine answers nobody; containers run on."""
         self._is_answering.clear()
@@ -303,6 +368,26 @@ class SimulatedEngine:
         self._is_up = True
 
     # --- inside ---------------------------------------------------------------------------------------
+
+    def _address_for(self, spec: ContainerSpec) -> str:
+        """Raises StartError."""
+        if spec.joins:
+            joined = self.containers.get(spec.joins)
+            if joined is None or not joined.is_running:
+                raise StartError(
+                    f"cannot join network of a non running container: {spec.joins}",
+                    exit_code=EXIT_CODE_NOT_STARTED,
+                )
+            return ""
+        if spec.network == HOST_NETWORK:
+            return ""
+        if not spec.network:
+            return str(next(self._addresses))
+        if spec.network not in self.networks:
+            raise StartError(f"network {spec.network} not found", exit_code=EXIT_CODE_NOT_STARTED)
+        if any(each.is_running and each.shown.address == spec.address for each in self.containers.values()):
+            raise StartError("Address already in use", exit_code=EXIT_CODE_NOT_STARTED)
+        return spec.address or str(next(self._addresses))
 
     def _must_be_up(self) -> None:
         if not self._is_up:

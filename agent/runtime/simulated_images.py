@@ -26,6 +26,7 @@ class Program:
     ignores_sigterm: bool = False
     stop_s: float = 0.0  # From SIGTERM to its end.
     stop_exit_code: int = 143
+    serves_after_s: float = 0.0  # From its start until probes find it listening.
     output: tuple[Output, ...] = ()  # The first piece is written as it starts,
     output_every_s: float = 0.0  # and each other one so long after the one before.
     cpu_cores: float = 0.0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 
 from agent.runtime.port import Output
-from agent.runtime.simulated_engine import Command, SimulatedContainer
+from agent.runtime.simulated_engine import SIGKILL_EXIT_CODE, Command, SimulatedContainer
 
 COMMAND_NOT_FOUND = 127
 
@@ -36,7 +37,10 @@ def _with_time(at_s: float, output: Output) -> Output:
 
 
 class SimulatedExecSession:
-    """See `ExecSession`. `known` is what the command does, None if there is no such command."""
+    """See `ExecSession`. `known` is what the command does, None if there is no such command.
+
+    What is killed is noted in `killed`.
+    """
 
     def __init__(
         self,
@@ -47,11 +51,15 @@ class SimulatedExecSession:
         stdin: bool,
         rows: int,
         columns: int,
+        killed: list[tuple[str, ...]],
     ) -> None:
         self._command = command
         self._known = known or _not_found(command)
         self._tty = tty
         self._size = (rows, columns)
+        self._killed = killed
+        self._was_killed = asyncio.Event()
+        self._has_ended = False
         self._input: asyncio.Queue[bytes] = asyncio.Queue(64)
         self._is_listening = stdin and self._known.echoes_input
 
@@ -62,9 +70,12 @@ class SimulatedExecSession:
         if self._is_listening:
             while data := await self._input.get():
                 yield Output(data=data)
-        await asyncio.sleep(self._known.runs_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._known.runs_s):
+                await self._was_killed.wait()
         if self._known.shows_size:
             yield Output(data=f"{self._size[0]} {self._size[1]}\n".encode())
+        self._has_ended = True
 
     async def write(self, data: bytes) -> None:
         if data and self._is_listening:
@@ -78,7 +89,12 @@ class SimulatedExecSession:
         self._size = (rows, columns)
 
     async def exit_code(self) -> int:
-        return self._known.exit_code
+        return SIGKILL_EXIT_CODE if self._was_killed.is_set() else self._known.exit_code
+
+    async def kill(self) -> None:
+        if not self._has_ended:
+            self._was_killed.set()
+            self._killed.append(self._command)
 
     async def aclose(self) -> None:
         """Nothing to close."""

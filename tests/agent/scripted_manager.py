@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.agent import Agent
+from agent.network.simulated import SimulatedNetwork, SimulatedNotes
+from agent.probes.simulated import SimulatedProber
 from agent.runtime.port import Container, ContainerState
 from agent.runtime.simulated import SimulatedRuntime
 from agent.runtime.simulated_engine import EPOCH_S, SimulatedEngine
 from agent.runtime.simulated_images import Program, SimulatedRegistry
 from agent.settings import AgentSettings
+from agent.traffic.simulated import SimulatedProxy
 from bayplan.v1 import agent_link_pb2 as pb
 from bayplan.v1.agent_link_pb2_grpc import AgentLinkServicer, add_AgentLinkServicer_to_server
 from tests.fakes.host import FakeHost
@@ -25,6 +28,18 @@ from tests.fakes.network import FakeNetwork, FakeTransport
 CLUSTER = "c1"
 STORE = "store-1"
 PORT = 7400
+NETWORK = pb.Network(
+    full=True,
+    settings=pb.NetworkSettings(
+        pod_range="10.42.0.0/15",
+        service_range="10.96.0.0/16",
+        domain="cluster.local",
+        mode=pb.NETWORK_MODE_VXLAN,
+        id=1,
+        port=7472,
+    ),
+    subnet="10.42.0.0/24",
+)
 
 
 class ScriptedManager(AgentLinkServicer):
@@ -39,6 +54,7 @@ class ScriptedManager(AgentLinkServicer):
         self.managers: list[str] = []
         self.answer: pb.ManagerMessage | None = None
         self.acknowledges = True
+        self.tells_network = True
         self.hellos: list[pb.Hello] = []
         self.heard: list[pb.AgentMessage] = []
         self.statuses: dict[str, pb.PodStatus] = {}
@@ -90,6 +106,8 @@ class ScriptedManager(AgentLinkServicer):
                 cluster=self.cluster, manager=self.name, heartbeat_s=1.0, managers=self.managers
             )
         )
+        if self.tells_network:
+            self.say(network=NETWORK)
         reader = asyncio.create_task(self._read(request_iterator, outbox))
         try:
             while (message := await outbox.get()) is not None:
@@ -157,6 +175,8 @@ class World:
         self.manager_transports: list[FakeTransport] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.seed = 1
+        self.notes = SimulatedNotes()
+        self.proxy = SimulatedProxy()
 
     @property
     def manager(self) -> ScriptedManager:
@@ -173,6 +193,7 @@ class World:
         self.transport = FakeTransport(self.network, "n1")
         loop = asyncio.get_running_loop()
         self.seed += 1
+        runtime = SimulatedRuntime(self.engine, cluster="", node="n1")
         agent = Agent(
             AgentSettings(
                 node="n1",
@@ -181,7 +202,10 @@ class World:
                 address="n1",
             ),
             transport=self.transport,
-            runtime=SimulatedRuntime(self.engine, cluster="", node="n1"),
+            runtime=runtime,
+            network=SimulatedNetwork(runtime, self.notes),
+            proxy=self.proxy,
+            prober=SimulatedProber(self.engine, runtime),
             host=self.host,
             wall_s=lambda: EPOCH_S + loop.time(),
             rng=random.Random(self.seed),

@@ -76,3 +76,12 @@ class TestFailure:
         monkeypatch.setattr("agent.main._run", fail)
 
         assert ends()[0] == 1
+
+
+class TestPublishedAddresses:
+    @pytest.mark.parametrize("given", ["node.example", "0.0.0.0", "::", "192.0.2.1,192.0.2.2"])
+    def test_are_those_of_interfaces(self, ends: Ends, given: str) -> None:
+        code, said = ends(f"--publish-address={given}")
+
+        assert code == agent.main.MEND_FIRST
+        assert "is not the address of one interface" in said

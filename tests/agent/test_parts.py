@@ -12,11 +12,20 @@ from agent.fence import Fence
 from agent.journal import Journal, forget_pods
 from agent.leftovers import KEPT_S, leftovers
 from agent.log_ring import LogRing
-from agent.pod_memory import Ending, PodMemory
-from agent.pod_spec import PodSpecError, default_pull_policy, expand, parse_pod_spec
-from agent.runtime.port import LABEL_ATTEMPT, LABEL_POD, Container, ContainerState, Output
+from agent.pod_memory import ContainerMemory, Ending, PodMemory
+from agent.pod_spec import default_pull_policy, expand, parse_pod_spec
+from agent.runtime.port import (
+    LABEL_ATTEMPT,
+    LABEL_CONTAINER,
+    LABEL_POD,
+    SANDBOX,
+    Container,
+    ContainerState,
+    Output,
+)
 from agent.runtime.simulated_engine import Command
 from agent.runtime.simulated_images import Program
+from agent.template_fields import PodSpecError
 from bayplan.model.states import PodState
 from bayplan.v1 import agent_link_pb2 as pb
 from tests.agent.scripted_manager import a_pod, a_world, crashing, until
@@ -35,7 +44,8 @@ class TestJournal:
         for number in range(2):
             pod = a_pod(number)
             facts.assignments[pod.uid] = pod
-            facts.memories[pod.uid] = PodMemory(state=PodState.RUNNING, attempt=2, ending=ending)
+            memory = ContainerMemory(state=PodState.RUNNING, attempt=2, ending=ending)
+            facts.memories[pod.uid] = PodMemory(containers={SANDBOX: memory, "web": memory})
         facts.images["u1/0000abcd/app:1"] = ("app@sha256:1", "sha256:1")
         await journal.save()
 
@@ -57,6 +67,21 @@ class TestJournal:
         upgraded.load()
         assert upgraded.facts.cluster == "c1"
         assert upgraded.facts.peers == ()
+
+    async def test_the_memory_of_a_pods_only_container_is_read(self, tmp_path: Path) -> None:
+        """As agents wrote it that knew pods of one container: an upgrade must not count a restart or an end twice."""
+        journal = Journal(tmp_path)
+        journal.facts.assignments["u1.0.1"] = a_pod()
+        memory = ContainerMemory(state=PodState.RUNNING, attempt=3, is_ended=True, backoff_s=4.0)
+        await journal.save()
+        path = tmp_path / "journal.json"
+        document = json.loads(path.read_text())
+        document["memories"] = {"u1.0.1": memory.to_document()}
+        path.write_text(json.dumps(document))
+
+        upgraded = Journal(tmp_path)
+        upgraded.load()
+        assert upgraded.facts.memories == {"u1.0.1": PodMemory(containers={"web": memory})}
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "\0\0\0", '{"format": 1}'])
     async def test_a_damaged_one_is_set_aside(self, tmp_path: Path, text: str) -> None:
@@ -178,12 +203,18 @@ class TestStreams:
 
 
 def _container(
-    number: int, state: ContainerState, *, pod: str = "u1.0.1", attempt: int = 0, finished_s: float = 0.0
+    number: int,
+    state: ContainerState,
+    *,
+    pod: str = "u1.0.1",
+    name: str = "web",
+    attempt: int = 0,
+    finished_s: float = 0.0,
 ) -> Container:
     return Container(
         id=f"c{number}",
         name=f"c{number}",
-        labels={LABEL_POD: pod, LABEL_ATTEMPT: str(attempt)},
+        labels={LABEL_POD: pod, LABEL_CONTAINER: name, LABEL_ATTEMPT: str(attempt)},
         state=state,
         image="",
         image_id="",
@@ -204,6 +235,33 @@ class TestLeftovers:
         gone = leftovers([*ended, running], {"u1.0.2"}, now_s=now_s)
         assert {each.id for each in gone} == {"c0", "c1"}
         assert len(leftovers([*ended, running], {"u1.0.2"}, now_s=now_s + KEPT_S)) == 4
+
+    def test_each_container_of_a_pod_keeps_its_own(self) -> None:
+        """A side-car that crashes every minute must not cost the log of what matters."""
+        now_s = 10 * KEPT_S
+        ended = [
+            _container(0, ContainerState.EXITED, finished_s=now_s - 900),
+            *(
+                _container(
+                    number,
+                    ContainerState.EXITED,
+                    name="side",
+                    attempt=number,
+                    finished_s=now_s - 100 + number,
+                )
+                for number in range(1, 5)
+            ),
+        ]
+        assert {each.id for each in leftovers(ended, set(), now_s=now_s)} == {"c1", "c2"}
+
+    def test_a_sandbox_that_ended_has_nothing_to_tell(self) -> None:
+        ended = [
+            _container(number, ContainerState.EXITED, name=SANDBOX, attempt=number, finished_s=100.0)
+            for number in range(2)
+        ]
+        assert leftovers(ended, {"u1.0.1"}, now_s=130.0) == []
+        assert leftovers(ended, {"u1.0.1"}, now_s=200.0) == ended[:1]
+        assert leftovers(ended, set(), now_s=200.0) == ended
 
     def test_the_newest_container_of_a_pod_stays_for_ever(self) -> None:
         ended = _container(0, ContainerState.EXITED, finished_s=1.0)
@@ -234,7 +292,8 @@ class TestPodSpec:
             "nonsense",
             [],
             {"containers": []},
-            {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]},
+            {"containers": [{"name": "a", "image": "x"}, {"name": "a", "image": "y"}]},
+            {"containers": [{"name": "a", "image": "x"}], "initContainers": [{"name": "b", "image": "y"}]},
             {"containers": [{"name": "a"}]},
             {"containers": [{"image": "x", "env": [{"name": "A", "valueFrom": {}}]}]},
             {"containers": [{"image": "x", "command": "sh"}]},

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import uuid
@@ -21,6 +20,7 @@ from bayplan.v1 import agent_link_pb2 as pb
 from bayplan.v1.agent_link_pb2_grpc import add_AgentLinkServicer_to_server
 from tests.agent.scripted_manager import ScriptedManager, a_pod
 from tests.docker_engine import DockerEngine
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.docker
 
@@ -35,14 +35,13 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, manager_port: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            witness_port = probe.getsockname()[1]
         flags = [
             f"--node={self.node}",
             f"--managers=127.0.0.1:{manager_port}",
             f"--data-dir={self.directory}",
-            f"--witness-port={witness_port}",
+            f"--run-dir={self.directory}",
+            "--metrics=",
+            f"--witness-port={free_port()}",
             f"--docker-host=unix://{self.engine.socket}",
             "--label=disk=ssd",
             "--insecure-loopback",
@@ -88,9 +87,23 @@ async def until(condition: Callable[[], object], process: Process) -> None:
     pytest.fail(f"not so within 20 s:\n{(process.directory / 'log').read_text()[-4000:]}")
 
 
+def a_manager() -> ScriptedManager:
+    """One that tells of no network: its agent is on a host that is not for it to change."""
+    manager = ScriptedManager("m1")
+    manager.tells_network = False
+    return manager
+
+
+def on_the_hosts_network(pod: pb.Assignment) -> pb.Assignment:
+    template = json.loads(pod.template_json)
+    template["spec"]["hostNetwork"] = True
+    pod.template_json, pod.privileged = json.dumps(template), True
+    return pod
+
+
 class TestProcess:
     async def test_runs_a_pod_outlives_sigkill_and_says_goodbye(self, process: Process) -> None:
-        manager = ScriptedManager("m1")
+        manager = a_manager()
         register = partial(add_AgentLinkServicer_to_server, manager)
         listener = await GrpcTransport().serve("127.0.0.1", 0, [register], [])
         suffix = process.node
@@ -103,7 +116,7 @@ class TestProcess:
         talking = a_pod(
             2, image=process.engine.image, container={"command": ["sh", "-c", "echo no database; exit 3"]}
         )
-        for number, pod in enumerate((good, bad, talking)):
+        for number, pod in enumerate(map(on_the_hosts_network, (good, bad, talking))):
             pod.name = f"{pod.name}-{suffix}"
             pod.revision = f"0000000{number}"
         try:
@@ -148,5 +161,63 @@ class TestProcess:
             assert not any(process.engine.is_running(each) for each in process.containers().values())
             assert await asyncio.to_thread(process.end, signal.SIGTERM) == 0
             assert manager.of_kind("goodbye")[0].restarting
+        finally:
+            await listener.stop(0.0)
+
+    async def test_commands_decide_whether_a_pod_is_ready_and_lives_and_how_it_ends(
+        self, process: Process
+    ) -> None:
+        """Signals make it ready, and break it; its hook speaks before it ends."""
+        manager = a_manager()
+        register = partial(add_AgentLinkServicer_to_server, manager)
+        listener = await GrpcTransport().serve("127.0.0.1", 0, [register], [])
+        life = "trap 'exit 0' TERM; trap 'touch /ready' USR1; trap 'touch /broken' USR2; while :; do sleep 0.1; done"
+        pod = a_pod(
+            image=process.engine.image,
+            container={
+                "command": ["sh", "-c", life],
+                "readinessProbe": {
+                    "exec": {"command": ["sh", "-c", "test -e /ready"]},
+                    "periodSeconds": 1,
+                    "timeoutSeconds": 10,
+                },
+                "livenessProbe": {
+                    "exec": {"command": ["sh", "-c", "! test -e /broken || { echo it broke; exit 4; }"]},
+                    "periodSeconds": 1,
+                    "timeoutSeconds": 10,
+                    "failureThreshold": 1,
+                },
+                "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo goodbye >/proc/1/fd/1"]}}},
+            },
+            terminationGracePeriodSeconds=10,
+        )
+        on_the_hosts_network(pod).name = f"{pod.name}-{process.node}"
+
+        def status() -> pb.PodStatus:
+            return manager.statuses.get(pod.uid, pb.PodStatus())
+
+        def send(signal_name: str) -> None:
+            container_id = status().containers[0].container_id
+            process.engine.call("POST", f"containers/{container_id}/kill", signal=signal_name)
+
+        try:
+            process.start(listener.port)
+            await until(lambda: manager.is_connected, process)
+            manager.assign(pod, full=True)
+            await until(lambda: status().message == "readiness probe failed: exit 1", process)
+            send("USR1")
+            await until(lambda: status().ready, process)
+            send("USR2")
+            await until(lambda: status().reason == "CrashLoopBackOff", process)
+            assert status().message == 'liveness probe failed: exit 4: "it broke"'
+            ended = status().containers[0].last_exit
+            assert ended.reason == "Unhealthy"
+            assert "goodbye" in ended.last_log_lines
+            await until(lambda: status().message == "readiness probe failed: exit 1", process)
+            assert status().containers[0].restarts == 1
+            send("USR1")
+            await until(lambda: status().ready, process)
+            manager.assign(full=True)
+            await until(lambda: not manager.statuses, process)
         finally:
             await listener.stop(0.0)

@@ -20,6 +20,8 @@ from agent.runtime.port import (
     ImageError,
     StartError,
 )
+from tests.contracts.runtime_networks import NetworkContract
+from tests.contracts.runtime_sandbox import SandboxContract
 from tests.contracts.runtime_streams import StreamContract
 from tests.contracts.runtime_world import (
     BUSY,
@@ -29,16 +31,18 @@ from tests.contracts.runtime_world import (
     MIB,
     NO_SUCH_PROGRAM,
     NODE,
+    SAYS_WHEN_IT_HEEDS,
     World,
     ended,
     eventually,
+    heeding,
     spec,
     started,
     text_of,
 )
 
 
-class RuntimeContract(StreamContract):
+class RuntimeContract(StreamContract, NetworkContract, SandboxContract):
     """Subclass it and give `world`."""
 
     # --- the host ---
@@ -131,7 +135,8 @@ class RuntimeContract(StreamContract):
     # --- stopping ---
 
     async def test_stopping_lets_it_end_by_itself(self, world: World) -> None:
-        container = await started(world)
+        container = await started(world, command=SAYS_WHEN_IT_HEEDS)
+        await heeding(world, container)
         before = asyncio.get_running_loop().time()
 
         await world.runtime.stop(container.id, grace_s=30)

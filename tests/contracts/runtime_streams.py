@@ -10,6 +10,7 @@ from agent.runtime.port import EngineError
 from tests.contracts.runtime_world import (
     EXEC_CAT,
     EXEC_FAILS,
+    EXEC_HANGS,
     EXEC_SIZE,
     EXITS_3,
     FOREVER,
@@ -128,6 +129,35 @@ class StreamContract:
 
         with pytest.raises(EngineError, match="not running"):
             await world.runtime.exec(container.id, EXEC_CAT, tty=False, stdin=False, rows=0, columns=0)
+
+    async def test_a_command_can_be_killed(self, world: World) -> None:
+        """A command that nobody watches any more runs on: probes that hang would fill the container."""
+        container = await started(world)
+        session = await world.runtime.exec(
+            container.id, EXEC_HANGS, tty=False, stdin=False, rows=0, columns=0
+        )
+
+        output = asyncio.create_task(text_of(session.output()))
+        await asyncio.sleep(0.2)
+        assert not output.done()
+        await session.kill()
+
+        assert await output == ("", "")
+        assert await session.exit_code() == 137
+        await session.aclose()
+        assert await world.is_running(container.id)
+
+    async def test_killing_a_command_that_has_ended_is_no_error(self, world: World) -> None:
+        container = await started(world)
+        session = await world.runtime.exec(
+            container.id, EXEC_FAILS, tty=False, stdin=False, rows=0, columns=0
+        )
+        await text_of(session.output())
+
+        await session.kill()
+
+        assert await session.exit_code() == 7
+        await session.aclose()
 
     async def test_leaving_an_exec_early_leaves_the_container(self, world: World) -> None:
         container = await started(world)

@@ -25,6 +25,10 @@ MIB = 1024 * 1024
 
 # Ends with 0 when it gets SIGTERM.
 FOREVER = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done")
+# The same, and it says when: a signal that comes before the trap is lost on process 1.
+SAYS_WHEN_IT_HEEDS = (
+    "sh", "-c", "trap 'exit 0' TERM; echo heeds; while :; do sleep 1 & wait $!; done"
+)  # fmt: skip
 IGNORES_SIGTERM = ("sh", "-c", "trap '' TERM; while :; do sleep 1; done")
 EXITS_3 = ("sh", "-c", "exit 3")
 NO_SUCH_PROGRAM = ("no-such-program",)
@@ -36,6 +40,7 @@ TALKS = ("sh", "-c", "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three")
 
 EXEC_FAILS = ("sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 7")
 EXEC_CAT = ("cat",)
+EXEC_HANGS = ("sleep", "1000")
 EXEC_SIZE = ("sh", "-c", "sleep 0.5; stty size")
 
 
@@ -66,6 +71,10 @@ class World(Protocol):
         """A running container that is not ours; returns its id."""
         ...
 
+    async def add_foreign_network(self, name: str, subnet: str) -> None:
+        """A network that is not ours."""
+        ...
+
     async def is_running(self, container_id: str) -> bool: ...
 
 
@@ -87,6 +96,16 @@ async def started(
     made = await world.runtime.create(spec(world, name, command, memory_limit_bytes))
     await world.runtime.start(made.id)
     return await world.runtime.inspect(made.id)
+
+
+async def heeding(world: World, container: Container) -> None:
+    """Until SIGTERM would end it."""
+
+    async def has_said() -> bool:
+        said = world.runtime.logs(container.id, follow=False, tail=-1, since_s=0, timestamps=False)
+        return (await text_of(said))[0] == "heeds\n"
+
+    await eventually(has_said)
 
 
 async def ended(world: World, container: Container) -> Container:

@@ -3,21 +3,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
 from agent.runtime.docker import DockerRuntime
-from agent.runtime.port import ContainerSpec, ContainerState, CreateError, Credential, ImageError, Runtime
+from agent.runtime.port import (
+    ContainerSpec,
+    ContainerState,
+    CreateError,
+    Credential,
+    ImageError,
+    Mount,
+    Runtime,
+)
 from agent.runtime.pulled_images import PulledImages
 from tests.contracts.runtime import RuntimeContract
-from tests.contracts.runtime_world import CLUSTER, MIB, NODE, spec, started
+from tests.contracts.runtime_networks import NETWORK
+from tests.contracts.runtime_sandbox import a_sandbox
+from tests.contracts.runtime_world import CLUSTER, MIB, NODE, ended, spec, started, text_of
 from tests.docker_engine import DockerEngine, ImageRegistry
 
 pytestmark = pytest.mark.docker
 
 WALL_S = 1_700_000_000.0
+SAYS_HELLO_ON_80 = ("sh", "-c", "while :; do echo hello | nc -l -p 80; done")
+ASKS_80 = ("sh", "-c", "until nc 127.0.0.1 80; do sleep 0.1; done; hostname; cat /etc/resolv.conf")
 # For user "me", password "secret".
 ACCOUNT = "me:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 
@@ -31,6 +44,7 @@ class DockerWorld:
         self._pulled_file = pulled_file
         self._runtimes: list[Runtime] = []
         self._foreign: list[str] = []
+        self._networks = [NETWORK.name]
         self.image = engine.image
         self.registry = registry.name
         self.runtime = self.another_agent(node=NODE)
@@ -70,6 +84,11 @@ class DockerWorld:
         self._foreign.append(foreign)
         return foreign
 
+    async def add_foreign_network(self, name: str, subnet: str) -> None:
+        self._networks.append(name)
+        body = {"Name": name, "IPAM": {"Config": [{"Subnet": subnet}]}}
+        await asyncio.to_thread(self._engine.call, "POST", "networks/create", body=body)
+
     async def is_running(self, container_id: str) -> bool:
         return await asyncio.to_thread(self._engine.is_running, container_id)
 
@@ -80,6 +99,9 @@ class DockerWorld:
         for foreign in self._foreign:
             with suppress(RuntimeError):
                 await self.remove_container(foreign)
+        for network in self._networks:
+            with suppress(RuntimeError):
+                await asyncio.to_thread(self._engine.call, "DELETE", f"networks/{network}")
         for image in PulledImages(self._pulled_file, lambda: WALL_S).oldest_first():
             with suppress(RuntimeError):
                 await asyncio.to_thread(self._engine.call, "DELETE", f"images/{image.names[0]}")
@@ -154,6 +176,41 @@ class TestDockerLimits:
         assert config["Hostname"] == "a" * 62
 
 
+class TestDockerSandbox:
+    async def test_those_that_join_it_speak_over_localhost_and_have_its_name(
+        self, world: DockerWorld, docker_engine: DockerEngine, tmp_path: Path
+    ) -> None:
+        names = tmp_path / "resolv.conf"
+        names.write_text("search shop.svc.cluster.local\n")
+        sandbox = await a_sandbox(world)
+        mounts = (Mount(source=str(names), target="/etc/resolv.conf"),)
+        talks = replace(spec(world, "web"), joins=sandbox.id, mounts=mounts, command=SAYS_HELLO_ON_80)
+        asks = replace(spec(world, "side"), joins=sandbox.id, mounts=mounts, command=ASKS_80)
+        for each in (talks, asks):
+            await world.runtime.start((await world.runtime.create(each)).id)
+        side = await ended(world, await world.runtime.inspect(docker_engine.inspect(asks.name)["Id"]))
+
+        said = world.runtime.logs(side.id, follow=False, tail=-1, since_s=0, timestamps=False)
+        assert (await text_of(said))[0].split() == ["hello", "web-1", "search", "shop.svc.cluster.local"]
+
+    async def test_its_image_is_made_again_when_somebody_has_removed_it(
+        self, world: DockerWorld, docker_engine: DockerEngine
+    ) -> None:
+        image, _ = await world.runtime.ensure_sandbox_image()
+        await asyncio.to_thread(docker_engine.call, "DELETE", f"images/{image}", force="1")
+
+        again, _ = await world.runtime.ensure_sandbox_image()
+
+        assert docker_engine.call("GET", f"images/{again}/json")
+
+    async def test_ten_pods_make_it_once(self, world: DockerWorld) -> None:
+        with structlog.testing.capture_logs() as logged:
+            images = await asyncio.gather(*(world.runtime.ensure_sandbox_image() for _ in range(10)))
+
+        assert len(set(images)) == 1
+        assert len(logged) <= 1
+
+
 class TestDockerImages:
     async def test_ten_pods_pull_an_image_once(self, world: DockerWorld) -> None:
         name = f"{world.registry}/app:1"
@@ -222,3 +279,22 @@ class TestDockerStarts:
         listed = await world.runtime.list_containers()
         assert [container.state for container in listed] == [ContainerState.RUNNING] * 20
         assert len({container.address for container in listed}) == 20
+
+
+class TestDockerMounts:
+    async def test_a_mounted_file_can_be_read_and_not_written(
+        self, world: DockerWorld, tmp_path: Path
+    ) -> None:
+        source = tmp_path / "resolv.conf"
+        source.write_text("nameserver 10.42.1.1\n")
+        mount = Mount(source=str(source), target="/etc/resolv.conf")
+        command = ("sh", "-c", "cat /etc/resolv.conf; echo x 2>&1 > /etc/resolv.conf || echo refused")
+        made = await world.runtime.create(replace(spec(world, command=command), mounts=(mount,)))
+        await world.runtime.start(made.id)
+
+        await ended(world, made)
+        pieces = world.runtime.logs(made.id, follow=False, tail=-1, since_s=0, timestamps=False)
+        out, _ = await text_of(pieces)
+        assert out.splitlines()[0] == "nameserver 10.42.1.1"
+        assert out.splitlines()[-1] == "refused"
+        assert source.read_text() == "nameserver 10.42.1.1\n"

@@ -14,6 +14,7 @@ from tests.contracts.runtime_world import (
     CLUSTER,
     EXEC_CAT,
     EXEC_FAILS,
+    EXEC_HANGS,
     EXEC_SIZE,
     EXITS_3,
     FOREVER,
@@ -22,6 +23,7 @@ from tests.contracts.runtime_world import (
     MIB,
     NO_SUCH_PROGRAM,
     NODE,
+    SAYS_WHEN_IT_HEEDS,
     TALKS,
     ended,
     spec,
@@ -30,6 +32,7 @@ from tests.contracts.runtime_world import (
 
 PROGRAMS = {
     FOREVER: Program(stop_exit_code=0),
+    SAYS_WHEN_IT_HEEDS: Program(stop_exit_code=0, output=(Output(data=b"heeds\n"),)),
     IGNORES_SIGTERM: Program(ignores_sigterm=True),
     EXITS_3: Program(runs_s=0.01, exit_code=3),
     NO_SUCH_PROGRAM: Program(
@@ -46,6 +49,7 @@ PROGRAMS = {
 COMMANDS = {
     EXEC_FAILS: Command(output=(Output(data=b"out\n"), Output(data=b"err\n", is_stderr=True)), exit_code=7),
     EXEC_CAT: Command(echoes_input=True),
+    EXEC_HANGS: Command(runs_s=1000),
     EXEC_SIZE: Command(shows_size=True, runs_s=0.5),
 }
 
@@ -82,6 +86,9 @@ class SimulatedWorld:
 
     async def add_foreign(self, name: str) -> str:
         return self.engine.add_foreign(name)
+
+    async def add_foreign_network(self, name: str, subnet: str) -> None:
+        self.engine.add_foreign_network(name, subnet)
 
     async def is_running(self, container_id: str) -> bool:
         return self.engine.get(container_id).is_running

@@ -1,0 +1,137 @@
+"""The whole agent and the leader's word of network and services, on a simulated engine and virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bayplan.v1 import agent_link_pb2 as pb
+from tests.agent.scripted_manager import NETWORK, World, a_pod, a_world, until
+
+pytestmark = pytest.mark.virtual_time
+
+WEB = pb.Service(
+    namespace="default", name="web", vip="10.96.0.7", ports=[pb.ServicePort(name="http", port=80)]
+)
+
+
+def traffic(version: int, *endpoints: str) -> pb.Traffic:
+    """All there is: one service, and who answers for it."""
+    put = [pb.Endpoint(id=each, address="10.42.1.2", ports=[8080], ready=True) for each in endpoints]
+    changes = pb.EndpointChanges(service="default/web", full=True, put=put)
+    return pb.Traffic(version=version, full=True, services=[WEB], endpoints=[changes])
+
+
+def applied(world: World) -> list[int]:
+    return [each.version for each in world.manager.of_kind("traffic_applied")]
+
+
+class TestTraffic:
+    async def test_the_proxy_gets_it_and_the_leader_hears_what_is_done(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(7, "a", "b"))
+            await until(lambda: 7 in applied(world))
+
+            assert world.proxy.endpoints("default/web") == {"a", "b"}
+
+    async def test_another_leader_is_told_of_its_own_numbers_alone(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(7, "a"))
+            await until(lambda: 7 in applied(world))
+            world.manager.heard.clear()
+            world.manager.epoch += 1
+            world.manager.hang_up()
+            await until(lambda: world.manager.connections == 2)
+            await asyncio.sleep(5)
+
+            assert applied(world)[-1] == 0
+            assert world.proxy.endpoints("default/web") == {"a"}, "what served before serves"
+
+    async def test_a_leader_that_was_replaced_changes_nothing(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.assign(full=True)
+            world.manager.say(traffic=traffic(7, "a"))
+            await until(lambda: 7 in applied(world))
+            world.manager.epoch -= 1
+            world.manager.say(traffic=traffic(8, "b"))
+            await asyncio.sleep(5)
+
+            assert world.proxy.endpoints("default/web") == {"a"}
+
+    async def test_after_a_reboot_without_managers_all_is_as_it_was_told_last(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(7, "a"))
+            await until(lambda: 7 in applied(world))
+            await asyncio.sleep(3)
+            await world.kill_agent()
+            world.proxy.use(world.proxy.network, type(world.proxy.traffic)())
+            for transport in world.manager_transports:
+                transport.kill()
+
+            world.start_agent()
+
+            await until(lambda: world.proxy.endpoints("default/web") == {"a"})
+
+    async def test_nonsense_ends_the_stream_and_nothing_else(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            nonsense = pb.Network()
+            nonsense.CopyFrom(NETWORK)
+            nonsense.subnet = "10.42.0.1/24; drop"
+            world.manager.say(network=nonsense)
+
+            await until(lambda: world.manager.connections == 2)
+            world.manager.assign(a_pod(), full=True)
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).ready)
+
+
+class TestPods:
+    async def test_a_pod_waits_for_the_network_and_says_so(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.tells_network = False
+            world.manager.hang_up()
+            await until(lambda: world.manager.connections == 2)
+            await world.kill_agent()
+            (tmp_path / "network.pb").unlink()
+            world.start_agent()
+            await until(lambda: world.manager.connections == 3)
+            world.manager.assign(a_pod(), full=True)
+            await until(
+                lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).reason == "NetworkNotReady"
+            )
+            assert "no manager has told this node its network" in world.manager.statuses["u1.0.1"].message
+
+            world.manager.say(network=NETWORK)
+
+            await until(lambda: world.manager.statuses["u1.0.1"].ready)
+
+    async def test_the_hosts_network_needs_the_namespaces_policy(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            refused, allowed = a_pod(0, hostNetwork=True), a_pod(1, hostNetwork=True)
+            allowed.privileged = True
+            world.manager.assign(refused, allowed, full=True)
+
+            await until(lambda: world.manager.statuses.get("u1.1.1", pb.PodStatus()).ready)
+
+            status = world.manager.statuses["u1.0.1"]
+            assert (status.state, status.reason) == (pb.POD_STATE_FAILED, "Refused")
+            assert "spec.hostNetwork: namespace default has the policy baseline" in status.message
+
+    async def test_a_pod_has_the_variables_of_services_under_its_own(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(7))
+            await until(lambda: 7 in applied(world))
+            own = {
+                "env": [
+                    {"name": "WEB_SERVICE_PORT", "value": "mine"},
+                    {"name": "URL", "value": "http://$(WEB_SERVICE_HOST)/"},
+                ]
+            }
+            world.manager.assign(a_pod(container=own), full=True)
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).ready)
+
+            (spec,) = [each.spec for each in world.engine.containers.values()]
+            assert spec.env["WEB_SERVICE_HOST"] == "10.96.0.7"
+            assert spec.env["WEB_SERVICE_PORT"] == "mine"
+            assert spec.env["URL"] == "http://10.96.0.7/"
