@@ -28,10 +28,14 @@ node_app = typer.Typer(
 admin_app = typer.Typer(
     help="Decide what only an operator can decide.", no_args_is_help=True, rich_markup_mode=None
 )
-top_app = typer.Typer(help="Show what nodes and pods use.", no_args_is_help=True, rich_markup_mode=None)
+top_app = typer.Typer(
+    help="Show what nodes, pods and services use.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(node_app, name="node")
 app.add_typer(admin_app, name="admin")
 app.add_typer(top_app, name="top")
+doctor_app = typer.Typer(help="Find out what is wrong.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(doctor_app, name="doctor")
 config_app = typer.Typer(
     help="Choose among the clusters you know.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -62,6 +66,10 @@ registry_app = typer.Typer(
 app.add_typer(create_app, name="create")
 create_app.add_typer(create_secret_app, name="secret")
 app.add_typer(registry_app, name="registry")
+policy_app = typer.Typer(
+    help="Say what pods of a namespace may ask of their hosts.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(policy_app, name="policy")
 
 
 @app.callback()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ from bayplan.cli import kinds, shapes
 from bayplan.cli.text import age, memory, pairs
 
 if TYPE_CHECKING:
-    from bayplan.client import Document, Event, Node, Pod
+    from bayplan.client import Document, Event, Node, Pod, ServiceEndpoints
     from bayplan.resources.kinds import Kind
 
 _Item = TypeVar("_Item")
@@ -51,8 +51,8 @@ def _containers(pod: Pod) -> int:
 
 def _pod_row(pod: Pod) -> tuple[str, ...]:
     total = _containers(pod)
-    running = sum(container.running for container in pod.containers)
-    ready = total if pod.ready else min(running, total - 1)
+    # Agents from before pods of several containers say it of the pod alone.
+    ready = total if pod.ready else min(sum(container.ready for container in pod.containers), total - 1)
     return (pod.name, f"{ready}/{total}", pod_status(pod), str(pod.restarts), age(pod.created_ms))
 
 
@@ -125,30 +125,118 @@ DEPLOYMENT = _document_view(
 )
 
 
+def ports_of(document: Document) -> list[tuple[Mapping[str, Any], int]]:
+    """The ports of a service as its document has them, each with the node port that it was given; 0: none.
+
+    While the leader is silent, the one that the document asks for.
+    """
+    given = document.status.get("nodePorts")
+    given = given if isinstance(given, dict) else {}
+    return [
+        (
+            port,
+            given.get(f"{port.get('port')}/{port.get('protocol', 'TCP')}", 0)
+            if document.status
+            else port.get("nodePort") or 0,
+        )
+        for port in _spec(document).get("ports") or ()
+    ]
+
+
 def _ports(document: Document) -> str:
     parts = []
-    for port in _spec(document).get("ports") or ():
-        node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
-        parts.append(f"{port.get('port', '?')}{node_port}/{port.get('protocol', 'TCP')}")
+    for port, node_port in ports_of(document):
+        published = f":{node_port}" if node_port else ""
+        parts.append(f"{port.get('port', '?')}{published}/{port.get('protocol', 'TCP')}")
     return ",".join(parts) or "<none>"
+
+
+def _balancer(document: Document) -> str:
+    """The addresses where it is reached from outside; empty while they are not known."""
+    balancer = document.status.get("loadBalancer")
+    entries = balancer.get("ingress") if isinstance(balancer, dict) else None
+    return ",".join(str(entry.get("ip") or entry.get("hostname") or "") for entry in entries or ())
 
 
 def _service_row(document: Document) -> tuple[str, ...]:
     spec = _spec(document)
     kind = str(spec.get("type", "ClusterIP"))
-    external = "<pending>" if kind == "LoadBalancer" else "<none>"
-    balancer = document.status.get("loadBalancer")
-    if isinstance(balancer, dict) and balancer.get("ingress"):
-        external = ",".join(str(entry.get("ip", "")) for entry in balancer["ingress"])
-    address = str(spec.get("clusterIP") or document.status.get("clusterIP") or "<none>")
+    external = "<none>"
+    if kind == "LoadBalancer":
+        external = _balancer(document) or "<pending>"
+    elif kind == "ExternalName":
+        external = str(spec.get("externalName") or "<none>")
+    # What was given counts, not what was wished for.
+    address = str(document.status.get("clusterIP") or "<pending>")
+    if kind == "ExternalName" or spec.get("clusterIP") == "None":
+        address = str(spec.get("clusterIP") or "<none>")
     return (document.name, kind, address, external, _ports(document), age(document.created_ms))
+
+
+def problem_of(document: Document) -> str:
+    """What the leader could not give, or find."""
+    return str(document.status.get("problem") or "")
 
 
 SERVICE = _document_view(
     ("NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"),
     _service_row,
-    ("SELECTOR",),
-    lambda document: (pairs(_spec(document).get("selector") or {}),),
+    ("SELECTOR", "WHY"),
+    lambda document: (pairs(_spec(document).get("selector") or {}), problem_of(document) or "<none>"),
+)
+
+# As many as kubectl shows before it only counts.
+_SHOWN_MAX = 3
+
+
+def some(values: Sequence[str]) -> str:
+    """The first of them, and how many more there are; empty if there are none."""
+    more = len(values) - _SHOWN_MAX
+    return ",".join(values[:_SHOWN_MAX]) + (f" + {more} more..." if more > 0 else "")
+
+
+def _ingress_row(document: Document) -> tuple[str, ...]:
+    spec = _spec(document)
+    hosts = dict.fromkeys(str(rule.get("host") or "*") for rule in spec.get("rules") or ())
+    return (
+        document.name,
+        str(spec.get("ingressClassName") or "<none>"),
+        some(list(hosts)) or "*",
+        _balancer(document) or "<pending>",
+        "80, 443" if spec.get("tls") else "80",
+        age(document.created_ms),
+    )
+
+
+INGRESS = _document_view(
+    ("NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"),
+    _ingress_row,
+    ("WHY",),
+    lambda document: (problem_of(document) or "<none>",),
+)
+
+
+def endpoints_of(service: ServiceEndpoints, *, ready: bool = True) -> str:
+    """`10.42.1.5:8080,10.42.2.7:8080`, as kubectl shows them."""
+    found = [endpoint for endpoint in service.endpoints if endpoint.ready is ready]
+    places = [
+        f"{endpoint.address}:{port}" if port else endpoint.address
+        for endpoint in found
+        for port in endpoint.ports or (0,)
+    ]
+    return some(places) or "<none>"
+
+
+ENDPOINTS: View[ServiceEndpoints] = View(
+    headers=("NAME", "ENDPOINTS", "AGE"),
+    row=lambda service: (service.name, endpoints_of(service), age(service.created_ms)),
+    wide_headers=("NOT-READY", "WHY"),
+    wide_row=lambda service: (endpoints_of(service, ready=False), service.why or "<none>"),
+    namespace=lambda service: service.namespace,
+    key=lambda service: f"{service.namespace}/{service.name}",
+    name=lambda service: f"endpoints/{service.name}",
+    bare_name=lambda service: service.name,
+    shape=shapes.of_endpoints,
 )
 SECRET = _document_view(
     ("NAME", "TYPE", "DATA", "AGE"),
@@ -226,6 +314,8 @@ def of_kind(kind: Kind) -> View[Any]:
     views: dict[str, View[Any]] = {
         "Deployment": DEPLOYMENT,
         "Service": SERVICE,
+        "Ingress": INGRESS,
+        "Endpoints": ENDPOINTS,
         "Secret": SECRET,
         "Pod": POD,
         "Node": NODE,

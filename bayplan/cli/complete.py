@@ -123,6 +123,8 @@ def _names(ctx: typer.Context, word: str) -> list[str]:
             return [pod.name for pod in await client.pods(namespace=namespace)]
         if kind is kinds.NODE:
             return [node.name for node in await client.nodes()]
+        if kind is kinds.ENDPOINTS:
+            return [service.name for service in await client.endpoints(namespace=namespace)]
         return [document.name for document in await client.list(kind.name, namespace=namespace)]
 
     return _asked(ctx, ask)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bayplan.cli import columns, kinds, ps
+from bayplan.cli import columns, describe_traffic, kinds, ps
 from bayplan.cli.failures import CommandError
 from bayplan.cli.run import say
 from bayplan.cli.text import age, clean, memory, pairs, table, timestamp
 
 if TYPE_CHECKING:
-    from bayplan.client import Client, Container, Document, Event, Node, Pod
+    from bayplan.client import Client, Container, Document, Event, Node, Pod, ServiceEndpoints
 
 _WIDTH = 16
 
@@ -31,6 +31,9 @@ async def describe(client: Client, reference: kinds.Reference, *, namespace: str
         pods = await client.pods(namespace="", node=node.name)
         _node(node, pods)
         _events(await client.events(object=f"node/{node.name}"))
+    elif kind is kinds.ENDPOINTS:
+        services = await client.endpoints(namespace=namespace)
+        _endpoints(kinds.pick(services, reference.name, kind))
     elif kind.is_applied:
         document = await client.get(kind.name, reference.name, namespace=namespace)
         pods = ()
@@ -39,6 +42,10 @@ async def describe(client: Client, reference: kinds.Reference, *, namespace: str
                 namespace=namespace, workload_kind=document.kind, workload=document.name, attempts=True
             )
         _document(document, pods)
+        if kind is kinds.SERVICE:
+            known = await client.endpoints(namespace=document.namespace, service=document.name)
+            for label, value in describe_traffic.of_service(document, known[0] if known else None):
+                _line(label, value)
         # What happens to a workload happens to its pods.
         about = {f"{document.kind.lower()}/{document.name}", *(f"pod/{pod.name}" for pod in pods)}
         events = await client.events(namespace=namespace)
@@ -98,9 +105,13 @@ def _container(container: Container) -> None:
         ("Digest", container.image_digest),
         ("Container ID", container.container_id),
         ("State", "Running" if container.running else "Not running"),
+        ("Ready", container.ready),
+        ("Why", ": ".join(filter(None, (container.reason, container.message)))),
         ("Started", _time(container.started_ms)),
         ("Restarts", container.restarts),
     ):
+        if label == "Why" and not value:
+            continue
         say(f"    {label + ':':<14} {clean(str(value))}".rstrip())
     end = container.last_exit
     if end is None:
@@ -189,16 +200,25 @@ def _document(document: Document, pods: Sequence[Pod]) -> None:
             )
             _line(str(condition.get("type", "")), text.strip())
         _section("Pods", ps.lines(pods) if pods else [])
-    elif document.kind == "Service":
-        labels = ("Type", "Cluster IP", "External IP", "Ports")
-        for label, value in zip(labels, columns.SERVICE.row(document)[1:-1], strict=True):
+    elif document.kind == "Ingress":
+        for label, value in describe_traffic.of_ingress(document):
             _line(label, value)
-        _line("Selector", pairs(spec.get("selector") or {}))
+        _section("TLS", [clean(line) for line in describe_traffic.tls_of(document)])
+        _section("Rules", describe_traffic.rules_of(document))
     elif document.kind == "Secret":
         _line("Type", body.get("type", "Opaque"))
         _line("Immutable", body.get("immutable", False))
         # The keys alone, whoever asks.
         _section("Data", [clean(str(key)) for key in body.get("data") or ()])
+
+
+def _endpoints(service: ServiceEndpoints) -> None:
+    _line("Name", service.name)
+    _line("Namespace", service.namespace)
+    _line("Created", _time(service.created_ms))
+    if service.why:
+        _line("Why", service.why)
+    _section("Endpoints", describe_traffic.of_endpoints(service))
 
 
 def _events(events: Sequence[Event], *, with_object: bool = False) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bayplan.cli import kinds
+from bayplan.cli import kinds, several
 from bayplan.cli.failures import CommandError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ async def execute(
     if tty and not sys.stdin.isatty():
         raise CommandError("-t needs a terminal; leave it out to pipe data in", exit_code=2)
     found = kinds.pick(await client.pods(namespace=namespace), pod, kinds.POD)
+    several.tell_default(found, container)
     size = os.get_terminal_size(sys.stdin.fileno()) if tty else os.terminal_size((0, 0))
     session = client.exec(
         found.name,

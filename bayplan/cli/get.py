@@ -14,10 +14,10 @@ from bayplan.cli.run import flush, note, say
 from bayplan.cli.text import Table, clean
 
 if TYPE_CHECKING:
-    from bayplan.client import Client, Document
+    from bayplan.client import Client, Document, ServiceEndpoints
     from bayplan.resources.kinds import Kind
 
-# Nodes have no watch of their own.
+# Nodes and endpoints have no watch of their own.
 _LOOK_EVERY_S = 1.0
 
 _HIDDEN = "note: values are hidden; --show-secrets shows them"
@@ -116,22 +116,34 @@ def _row(
 async def _items(client: Client, reference: kinds.Reference, query: Query) -> list[Any]:
     kind, name = reference.kind, reference.name
     namespace = query.namespace or ("default" if name else "")
+    found: Sequence[Any]
     if kind is kinds.POD:
-        if not name:
-            return list(await client.pods(namespace=namespace, selector=query.selector))
-        return [kinds.pick(await client.pods(namespace=namespace), name, kind)]
-    if kind is kinds.NODE:
-        nodes = [node for node in await client.nodes() if query.selector.items() <= dict(node.labels).items()]
-        return [kinds.pick(nodes, name, kind)] if name else nodes
-    if kind is kinds.EVENT:
+        found = await client.pods(namespace=namespace, selector={} if name else query.selector)
+    elif kind is kinds.NODE:
+        found = [node for node in await client.nodes() if query.selector.items() <= dict(node.labels).items()]
+    elif kind is kinds.ENDPOINTS:
+        found = await _endpoints(client, namespace, query.selector)
+    elif kind is kinds.EVENT:
         return list(await client.events(namespace=namespace, object=name))
-    if name:
+    elif name:
         return [await client.get(kind.name, name, namespace=namespace, show_secrets=query.show_secrets)]
-    return list(
-        await client.list(
+    else:
+        found = await client.list(
             kind.name, namespace=namespace, selector=query.selector, show_secrets=query.show_secrets
         )
-    )
+    return [kinds.pick(found, name, kind)] if name else list(found)
+
+
+async def _endpoints(
+    client: Client, namespace: str, selector: Mapping[str, str]
+) -> Sequence[ServiceEndpoints]:
+    """They have no labels but those of their service."""
+    services = await client.endpoints(namespace=namespace)
+    if not selector:
+        return services
+    labelled = await client.list(kinds.SERVICE.name, namespace=namespace, selector=selector)
+    wanted = {(document.namespace, document.name) for document in labelled}
+    return [one for one in services if (one.namespace, one.name) in wanted]
 
 
 async def object_of(client: Client, reference: kinds.Reference, *, namespace: str) -> str:
@@ -187,7 +199,7 @@ async def _steps(client: Client, reference: kinds.Reference, query: Query) -> As
     if reference.kind is kinds.POD:
         async for pods in client.watch_pods(namespace=query.namespace, selector=query.selector):
             yield pods.pods
-    elif reference.kind is kinds.NODE:
+    elif reference.kind in (kinds.NODE, kinds.ENDPOINTS):
         while True:
             yield await _items(client, reference, query)
             await asyncio.sleep(_LOOK_EVERY_S)

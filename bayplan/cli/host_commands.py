@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +17,7 @@ from bayplan.cli.run import Settings, note, run_local, say
 
 if TYPE_CHECKING:
     from bayplan.cli.install import Environment, Plan, Wanted
-    from bayplan.cli.install_steps import Host
+    from bayplan.cli.install_steps import Host, Step
 
 install_app = typer.Typer(
     help="Lay down units and settings on this host.", no_args_is_help=True, rich_markup_mode=None
@@ -63,6 +63,28 @@ def install_manager(
     certificate_life: Annotated[
         str, typer.Option("--certificate-life", metavar="TIME", help="How long certificates are good.")
     ] = "",
+    pod_range: Annotated[
+        str, typer.Option("--pod-range", metavar="A.B.C.D/N", help="Addresses of pods, in a new cluster.")
+    ] = "",
+    node_prefix: Annotated[
+        int | None, typer.Option("--node-prefix", metavar="N", help="Length of each node's part of them.")
+    ] = None,
+    service_range: Annotated[
+        str, typer.Option("--service-range", metavar="A.B.C.D/N", help="Addresses of services, likewise.")
+    ] = "",
+    cluster_domain: Annotated[
+        str, typer.Option("--cluster-domain", metavar="NAME", help="End of all names in DNS, likewise.")
+    ] = "",
+    network: Annotated[
+        str,
+        typer.Option("--network", metavar="vxlan|wireguard|off", help="What joins the nodes, likewise."),
+    ] = "",
+    network_id: Annotated[
+        int | None, typer.Option("--network-id", metavar="N", help="Number of the pods' network, likewise.")
+    ] = None,
+    network_port: Annotated[
+        int | None, typer.Option("--network-port", metavar="PORT", help="UDP port between nodes, likewise.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make this host a manager. What is not named stays as it was, or as the manager's default.
@@ -71,7 +93,7 @@ def install_manager(
     """
     from bayplan.cli.install import plan_manager
 
-    settings = {
+    settings: dict[str, str | int | list[str] | None] = {
         "id": identifier,
         "etcd": etcd,
         "etcd-ca": etcd_ca,
@@ -84,6 +106,13 @@ def install_manager(
         "data-dir": data_dir,
         "default-registry": default_registry,
         "certificate-life": certificate_life,
+        "pod-range": pod_range,
+        "node-prefix": node_prefix,
+        "service-range": service_range,
+        "cluster-domain": cluster_domain,
+        "network": network,
+        "network-id": network_id,
+        "network-port": network_port,
     }
 
     def plan(host: Host) -> Plan:
@@ -115,6 +144,14 @@ def install_agent(
         list[str] | None,
         typer.Option("--label", metavar="KEY=VALUE", help="Label of the node; may be repeated."),
     ] = None,
+    publish_address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--publish-address",
+            metavar="ADDRESS",
+            help="Where published ports are bound, if not at --advertise; may be repeated.",
+        ),
+    ] = None,
     cpu: Annotated[str, typer.Option("--cpu", metavar="CPU", help="Processors to offer.")] = "",
     memory: Annotated[str, typer.Option("--memory", metavar="SIZE", help="Memory to offer.")] = "",
     reserved_cpu: Annotated[
@@ -140,6 +177,7 @@ def install_agent(
         "docker-host": docker_host,
         "witness-port": witness_port,
         "labels": label,
+        "publish-addresses": publish_address,
         "cpu": cpu,
         "memory": memory,
         "reserved-cpu": reserved_cpu,
@@ -242,7 +280,7 @@ def node_check(
     """
 
     def command() -> None:
-        from bayplan.cli.node_check import WITNESS_PORT, Verdict, check_node
+        from bayplan.cli.node_check import PORTS, WITNESS_PORT, Verdict, check_node
         from bayplan.cli.node_check_facts import gather
 
         port = witness_port or WITNESS_PORT
@@ -251,6 +289,7 @@ def node_check(
             data_dir=data_dir,
             witness_port=port,
             managers=[_with_port(address) for address in _named_managers(ctx)],
+            ports=PORTS,
         )
         checks = check_node(facts, witness_port=port)
         for check in checks:
@@ -270,19 +309,31 @@ def _install(plan: Callable[[Host], Plan], *, dry_run: bool) -> None:
     host = Host()
     planned = plan(host)
     unit = f"{planned.unit}.service"
-    is_new = not any(
-        isinstance(step, TextFile) and step.path.endswith(f"/{unit}") and host.path(step.path).exists()
+    there = {
+        PurePosixPath(step.path).name
         for step in planned.steps
-    )
+        if isinstance(step, TextFile) and host.path(step.path).exists()
+    }
     changed = carry_out(planned.steps, host, say, dry_run=dry_run)
     for each in planned.notes:
         note(f"note: {each}")
     if dry_run:
         say("nothing was done: --dry-run")
-    elif is_new:
+    elif unit not in there:
         say(f"next: systemctl enable --now {planned.unit}")
     elif changed:
         say(f"next: systemctl daemon-reload && systemctl restart {planned.unit}")
+        beside = _services(changed) & there - {unit}
+        if beside:
+            say(f"and when a second without them does no harm: systemctl restart {' '.join(sorted(beside))}")
+
+
+def _services(steps: Sequence[Step]) -> set[str]:
+    """Names of the units that they lay down."""
+    from bayplan.cli.install_steps import TextFile
+
+    names = {PurePosixPath(step.path).name for step in steps if isinstance(step, TextFile)}
+    return {name for name in names if name.endswith(".service")}
 
 
 def _wanted(settings: dict[str, str | int | list[str] | None] | dict[str, str], token: str) -> Wanted:

@@ -15,7 +15,15 @@ from pathlib import PurePosixPath
 from bayplan.cli.failures import CommandError
 from bayplan.cli.install_steps import ROOT_USER, Directory, Host, Readable, Step, SystemUser, TextFile
 from bayplan.cli.install_toml import HEADER, Document, Value, changed_keys, changed_toml, read_toml
-from bayplan.cli.install_units import STATE, Daemon, agent_unit, etcd_unit, manager_unit
+from bayplan.cli.install_units import (
+    STATE,
+    Daemon,
+    agent_unit,
+    dns_unit,
+    etcd_unit,
+    manager_unit,
+    proxy_unit,
+)
 
 ETC = "/etc/bayplan"
 ETCD_CERTIFICATES = f"{ETC}/etcd"
@@ -30,6 +38,9 @@ _HOMES = ("/home", "/root", "/run/user")
 
 # Settings that name a file the daemon reads.
 _FILES = ("join-token-file", "etcd-ca", "etcd-cert", "etcd-key")
+
+# All of one wheel, from one file of settings.
+_NODE_UNITS = {"bayplan-agent": agent_unit, "bayplan-proxy": proxy_unit, "bayplan-dns": dns_unit}
 
 ETCD_CLIENT_PORT, ETCD_PEER_PORT = 2379, 2380
 
@@ -94,15 +105,18 @@ def plan_agent(wanted: Wanted, environment: Environment, host: Host) -> Plan:
     after = before | changes
     _demand(after, "managers")
     data_dir = str(after.get("data-dir", AGENT_DATA))
-    program = _program("bayplan-agent", environment, host)
-    unit = agent_unit(Daemon(program=program, data_dir=data_dir, user=ROOT_USER))
+    units = {
+        name: unit(Daemon(program=_program(name, environment, host), data_dir=data_dir, user=ROOT_USER))
+        for name, unit in _NODE_UNITS.items()
+    }
     steps: list[Step] = [
         *_directories(data_dir, owner=ROOT_USER),
         *_token(token_file, wanted, group=ROOT_USER),
         _toml(f"{ETC}/agent.toml", text, before, changes, group=ROOT_USER, mode=0o600),
-        TextFile(path=f"{UNITS}/bayplan-agent.service", content=unit, mode=0o644),
+        *(TextFile(path=f"{UNITS}/{name}.service", content=text, mode=0o644) for name, text in units.items()),
     ]
-    return Plan(unit="bayplan-agent", steps=tuple(steps), notes=_token_notes(after, steps, host))
+    notes = (*_token_notes(after, steps, host), *_haproxy_notes(host))
+    return Plan(unit="bayplan-agent", steps=tuple(steps), notes=notes)
 
 
 def plan_etcd(
@@ -215,6 +229,14 @@ def _token_notes(after: Document, steps: Sequence[Step], host: Host) -> tuple[st
     if not path or path in written or host.path(path).exists():
         return ()
     return (f"unless it has an identity already, it waits for a join token in {path}",)
+
+
+def _haproxy_notes(host: Host) -> tuple[str, ...]:
+    if not host.path(f"{UNITS}/multi-user.target.wants/haproxy.service").exists():
+        return ()
+    return (
+        "the package's own HAProxy is of no use here and may take ports: systemctl disable --now haproxy",
+    )
 
 
 def _etcd_certificates(before: Document, wanted: Wanted, host: Host) -> Document:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 STATE = "/var/lib/"
 
-# What none of the three needs (systemd.exec(5)). MemoryDenyWriteExecute bears gRPC, numpy and cffi: none of
-# them makes code at run time as they are used here.
+# What none of them needs (systemd.exec(5)).
 _SEALED = """\
 NoNewPrivileges=yes
-CapabilityBoundingSet=
 AmbientCapabilities=
 ProtectSystem=strict
 PrivateTmp=yes
@@ -28,12 +26,15 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 """
+
+# gRPC, numpy and cffi bear the second: none of them makes code at run time as they are used here.
+_WITHOUT_CAPABILITIES = "CapabilityBoundingSet=\n"
+_WITHOUT_NEW_CODE = "MemoryDenyWriteExecute=yes\n"
 
 # For what runs as a user of its own.
 _OF_A_USER = """\
@@ -48,6 +49,22 @@ _RESTART = """\
 Restart=always
 RestartSec=1
 LimitNOFILE=65536
+"""
+
+# Without these nobody is served: at once, and last of all when memory runs out.
+_RESTART_AT_ONCE = """\
+Restart=always
+RestartSec=200ms
+RestartPreventExitStatus=2
+OOMScoreAdjust=-500
+"""
+
+# Where agent, proxy and name server meet. Workers of the proxy, which are another user's, pass through it, and
+# what each leaves there is the others' to read: it stays when one of them ends.
+_MEETING_PLACE = """\
+RuntimeDirectory=bayplan
+RuntimeDirectoryMode=0711
+RuntimeDirectoryPreserve=yes
 """
 
 
@@ -81,7 +98,7 @@ Group={daemon.user}
 KillMode=mixed
 TimeoutStopSec=15
 
-{_SEALED}{_OF_A_USER}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+{_SEALED}{_WITHOUT_CAPABILITIES}{_WITHOUT_NEW_CODE}{_OF_A_USER}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 
 [Install]
 WantedBy=multi-user.target
@@ -89,12 +106,15 @@ WantedBy=multi-user.target
 
 
 def agent_unit(daemon: Daemon) -> str:
-    """Root, since Docker's socket makes whoever has it root anyway; but with nothing else of root's."""
+    """Root, since Docker's socket makes whoever has it root anyway; but with no more of root's than networks need.
+
+    It wants the two that serve without it, and is neither before nor after them: its restart is not theirs.
+    """
     return f"""\
 # Laid down by `bay install agent`. Change it with `systemctl edit bayplan-agent`.
 [Unit]
 Description=Bayplan agent
-Wants=network-online.target docker.service
+Wants=network-online.target docker.service bayplan-proxy.service bayplan-dns.service
 After=network-online.target docker.service
 StartLimitIntervalSec=0
 
@@ -102,14 +122,84 @@ StartLimitIntervalSec=0
 Type=exec
 ExecStart={daemon.program}
 {_state(daemon.data_dir)}
-{_RESTART}RestartPreventExitStatus=2
+{_MEETING_PLACE}{_RESTART}RestartPreventExitStatus=2
 # Containers are the engine's children, not ours. Only the agent itself is stopped, whatever else is in its group.
 KillMode=process
 TimeoutStopSec=15
 
-{_SEALED}# The engine's data may lie below /home: how full that disk is must be seen.
+{_SEALED}# Bridge, tunnel, routes, nftables and iptables; trying whether a published port is free; seeing who has it.
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE
+# Not MemoryDenyWriteExecute: it has HAProxy check each configuration, and HAProxy compiles regular expressions.
+# The switches of the network alone, and the lock that Docker's older iptables shares.
+ReadWritePaths=/proc/sys/net -/run/xtables.lock
+# The engine's data may lie below /home: how full that disk is must be seen.
 ProtectHome=read-only
 # Not PrivateDevices, ProtectProc: usage and disks of all containers are read from the kernel's own tables.
+UMask=0077
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def proxy_unit(daemon: Daemon) -> str:
+    """HAProxy, which goes on whatever becomes of the agent. It waits for the first configuration."""
+    return f"""\
+# Laid down by `bay install agent`. Change it with `systemctl edit bayplan-proxy`.
+[Unit]
+Description=Bayplan proxy (HAProxy)
+# Not PartOf or After the agent: neither its restart nor its upgrade touches a connection.
+After=network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={daemon.program}
+ExecReload=/bin/kill -USR2 $MAINPID
+{_MEETING_PLACE}{_RESTART_AT_ONCE}# A connection is two of them, and old workers live until their last connection ends.
+LimitNOFILE=1048576
+# SIGTERM to the master alone: it ends its workers.
+KillMode=mixed
+TimeoutStopSec=10
+
+{_SEALED}# Ports below 1024, addresses that come later (transparent), and workers that become another user.
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_KILL
+SystemCallFilter=@setuid
+# Not MemoryDenyWriteExecute: it compiles regular expressions.
+PrivateDevices=yes
+ProtectHome=yes
+ProtectProc=invisible
+UMask=0077
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def dns_unit(daemon: Daemon) -> str:
+    """Names for pods, from the file that the agent wrote last."""
+    return f"""\
+# Laid down by `bay install agent`. Change it with `systemctl edit bayplan-dns`.
+[Unit]
+Description=Bayplan name server
+# As the proxy's: its life is not the agent's.
+After=network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={daemon.program}
+{_MEETING_PLACE}{_RESTART_AT_ONCE}LimitNOFILE=65536
+KillMode=mixed
+TimeoutStopSec=5
+
+{_SEALED}# Port 53.
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+{_WITHOUT_NEW_CODE}PrivateDevices=yes
+ProtectHome=yes
+ProtectProc=invisible
 UMask=0077
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 
@@ -144,7 +234,7 @@ TimeoutStopSec=30
 IOSchedulingClass=best-effort
 IOSchedulingPriority=2
 
-{_SEALED}{_OF_A_USER}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+{_SEALED}{_WITHOUT_CAPABILITIES}{_WITHOUT_NEW_CODE}{_OF_A_USER}RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 
 [Install]
 WantedBy=multi-user.target

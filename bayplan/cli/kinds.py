@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEPLOYMENT = documents.KINDS["Deployment"]
 SERVICE = documents.KINDS["Service"]
+ENDPOINTS = documents.KINDS["Endpoints"]
+INGRESS = documents.KINDS["Ingress"]
 SECRET = documents.KINDS["Secret"]
 POD = documents.KINDS["Pod"]
 NODE = documents.KINDS["Node"]
@@ -28,7 +30,7 @@ KINDS = (*documents.KINDS.values(), EVENT)
 WORKLOADS = (DEPLOYMENT,)
 
 # What `bay get all` shows, in this order.
-ALL = (POD, SERVICE, DEPLOYMENT)
+ALL = (POD, SERVICE, INGRESS, DEPLOYMENT)
 
 
 def find(word: str) -> Kind:

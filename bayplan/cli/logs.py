@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bayplan.cli import kinds
+from bayplan.cli import kinds, several
 from bayplan.cli.failures import CommandError
 from bayplan.cli.run import note
 from bayplan.cli.text import clean
@@ -41,6 +41,8 @@ async def logs(client: Client, words: list[str], *, namespace: str, wanted: Want
         node = kinds.pick(await client.nodes(), reference.name, kinds.NODE)
         await _print(client, "", namespace, wanted, node=node.name)
     elif reference.kind is kinds.POD:
+        if not wanted.container:
+            several.tell_default_of(await client.pods(namespace=namespace), reference.name)
         # An earlier attempt has logs as well, so the manager finds the pod, by name or prefix.
         await _print(client, reference.name, namespace, wanted)
     elif reference.kind in kinds.WORKLOADS:
@@ -114,6 +116,7 @@ class _Printer:
 async def _print_workload(client: Client, kind: str, name: str, namespace: str, wanted: Wanted) -> None:
     if not wanted.follow:
         pods = await client.pods(namespace=namespace, workload_kind=kind, workload=name)
+        several.tell_default_of_any(pods, wanted.container)
         for pod in sorted(pods, key=lambda pod: pod.slot):
             if pod.node:
                 await _print_one(client, pod, wanted)
@@ -121,6 +124,8 @@ async def _print_workload(client: Client, kind: str, name: str, namespace: str, 
     async with asyncio.TaskGroup() as streams:
         running: dict[str, asyncio.Task[None]] = {}
         async for change in client.watch_pods(namespace=namespace, workload_kind=kind, workload=name):
+            if change.initial:
+                several.tell_default_of_any(change.pods, wanted.container)
             for pod in change.pods:
                 if (
                     not pod.started_ms

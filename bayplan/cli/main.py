@@ -17,8 +17,8 @@ from bayplan.cli.app import app
 
 # isort: off
 # Imported for the commands that they add, in the order in which help shows them.
-from bayplan.cli import workload_commands, cluster_commands, secret_commands  # noqa: F401
-from bayplan.cli import login_commands, access_commands, host_commands  # noqa: F401
+from bayplan.cli import workload_commands, traffic_commands, cluster_commands, secret_commands  # noqa: F401
+from bayplan.cli import login_commands, access_commands, policy_commands, host_commands  # noqa: F401
 # isort: on
 
 _ANYWHERE = ("--managers", "--context")

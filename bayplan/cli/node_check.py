@@ -17,9 +17,22 @@ from bayplan.cli.node_check_facts import Disk, EngineFacts, HostFacts, ManagerFa
 WITNESS_PORT = 7443
 ENGINE_MIN = (20, 10)
 KERNEL_MIN = (4, 18)  # That of RHEL 8, the oldest on which current engines are kept up.
-# What pods and services get their addresses from.
-POD_NETWORK, SERVICE_NETWORK = "10.42.0.0/16", "10.96.0.0/16"
-OUR_DEVICES = "bayplan"  # What the agent makes begins so.
+HAPROXY_MIN = (2, 6)
+# What pods and services get their addresses from (bayplan/model/network.py).
+POD_NETWORK, SERVICE_NETWORK = "10.42.0.0/15", "10.96.0.0/16"
+TUNNEL_PORT = 7472
+NAME_PORT = 53
+# Of the proxy, at the bridge's address alone (agent/traffic/ports.py).
+PROXY_PORTS = (7460, 7461, 7462, 7463)
+PORTS = (
+    ("udp", TUNNEL_PORT),
+    ("udp", NAME_PORT),
+    ("tcp", NAME_PORT),
+    *(("tcp", port) for port in PROXY_PORTS),
+)
+# Bridges and tunnels of nodes: bay1, bay1-vx.
+_OUR_DEVICE = re.compile(r"bay\d+(-\w+)?")
+_OUR_PROGRAMS = {"bayplan-agent", "bayplan-dns", "bayplan-proxy", "haproxy"}
 
 # As agent/housekeeping.py: above the first, unused images go; above the second no new pods come.
 DISK_WARN, DISK_FULL = 0.80, 0.90
@@ -66,7 +79,11 @@ def check_node(facts: HostFacts, *, witness_port: int = WITNESS_PORT) -> list[Ch
         *_engine(facts),
         _memory(facts),
         *(_disk(disk, facts.engine) for disk in facts.disks),
+        *_programs(facts),
         _port(facts, witness_port),
+        _tunnel(facts),
+        *_on_the_bridge(facts),
+        _forwarding(facts),
         *_networks(facts),
         _clock(facts),
         *_managers(facts),
@@ -202,13 +219,78 @@ def _port(facts: HostFacts, port: int) -> Check:
     )
 
 
+def _programs(facts: HostFacts) -> Iterator[Check]:
+    for name, package in (("haproxy", "haproxy"), ("nft", "nftables"), ("iptables", "iptables")):
+        version = facts.programs.get(name)
+        if version is None:
+            yield _lacks("programs", f"no {name}", f"install it (Debian, Ubuntu: apt-get install {package})")
+        elif name == "haproxy" and version and _numbers(version) < HAPROXY_MIN:
+            yield _lacks("programs", f"haproxy {version} is older than 2.6", "upgrade it")
+        else:
+            yield _ok("programs", f"{name} {version}".rstrip())
+
+
+def _tunnel(facts: HostFacts) -> Check:
+    subject = f"port {TUNNEL_PORT}"
+    holders = [holder for holder in facts.holders if holder.port == TUNNEL_PORT]
+    if not holders:
+        return _ok(subject, "free (udp)")
+    # A tunnel's socket is the kernel's.
+    if not any(holder.program for holder in holders) and any(map(_is_ours, facts.devices)):
+        return _ok(subject, "used by the tunnel of an agent, which runs here (udp)")
+    return _lacks(
+        subject,
+        f"used by {holders[0].program or 'another tunnel or program'} (udp)",
+        "stop that, or found the cluster with another --network-port",
+    )
+
+
+def _on_the_bridge(facts: HostFacts) -> Iterator[Check]:
+    """Ports that are needed at an address that is not there yet: only who listens everywhere is in the way."""
+    in_the_way = {
+        (holder.port, holder.program)
+        for holder in facts.holders
+        if holder.port != TUNNEL_PORT and holder.is_everywhere and holder.program not in _OUR_PROGRAMS
+    }
+    for port, program in sorted(in_the_way):
+        whose = program or "a program"
+        cure = (
+            "have it listen at the addresses it serves (dnsmasq: bind-interfaces)"
+            if port == NAME_PORT
+            else "stop that, or give the agent another --proxy-port"
+        )
+        yield _lacks(f"port {port}", f"{whose} listens at every address, and so at the pods' gateway", cure)
+    if not in_the_way:
+        yield _ok(
+            "port 53", f"nobody is in the way of it or of {PROXY_PORTS[0]}-{PROXY_PORTS[-1]} on the bridge"
+        )
+
+
+def _forwarding(facts: HostFacts) -> Check:
+    if facts.is_forwarding:
+        return _ok("forwarding", "on")
+    if facts.can_forward is False:
+        return _lacks(
+            "forwarding",
+            "net.ipv4.ip_forward is 0 and cannot be written here",
+            "set it to 1 on the machine itself",
+        )
+    return _ok("forwarding", "off; the agent turns it on")
+
+
+def _is_ours(device: str) -> bool:
+    return _OUR_DEVICE.fullmatch(device) is not None
+
+
 def _networks(facts: HostFacts) -> Iterator[Check]:
     for what, text in (("pods", POD_NETWORK), ("services", SERVICE_NETWORK)):
         wanted = ipaddress.IPv4Network(text)
         clashes = [
             (network, route.device)
             for route in facts.routes
-            if not route.device.startswith(OUR_DEVICES)
+            if not _is_ours(route.device)
+            # So that the host itself reaches services.
+            and (route.network, route.device) != (SERVICE_NETWORK, "lo")
             and (network := ipaddress.IPv4Network(route.network, strict=False)).overlaps(wanted)
         ]
         if not clashes:

@@ -11,12 +11,13 @@ import http.client
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,21 @@ TIMEOUT_S = 5.0
 JOIN_PORT_AFTER_MAIN = 1  # docs/operate.md, "Ports".
 
 # A function of each module that stands in the kernel's list of symbols once the module is there.
-_SYMBOLS = {"bridge": "br_handle_frame", "veth": "veth_newlink", "vxlan": "vxlan_newlink"}
+_SYMBOLS = {
+    "bridge": "br_handle_frame",
+    "veth": "veth_newlink",
+    "vxlan": "vxlan_newlink",
+    "nf_tables": "nf_tables_newtable",
+    "nf_conntrack": "nf_conntrack_in",
+}
+MODULES = ("overlay", "bridge", "br_netfilter", "veth", "vxlan", "nf_tables", "nf_conntrack")
+PROGRAMS = ("haproxy", "nft", "iptables")
+_VERSION = re.compile(r"\bv(?:ersion )?(\d+(?:\.\d+)+)")
+# Units and hand-made installations have these in their PATH, shells of users do not.
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+# In /proc/net/udp, of a socket that receives from anybody.
+_UDP_OPEN = "07"
 _ADJTIMEX_BYTES = 256  # struct timex has 208 on 64-bit machines.
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised.
 _LISTEN = "0A"  # Of the column `st` in /proc/net/tcp.
@@ -48,6 +63,16 @@ class Disk:
     path: str
     total_bytes: int
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who has a port. The kernel's own sockets, such as a tunnel's, have no program."""
+
+    port: int
+    protocol: str  # "udp" or "tcp".
+    is_everywhere: bool  # At every address of the host, so that nobody else can have it at one.
+    program: str = ""  # Empty: not known.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +105,13 @@ class HostFacts:
     engine_socket: str
     engine_problem: str  # Why `engine` is None.
     listening: Mapping[int, str] = field(default_factory=dict)  # TCP port → program; empty: not known which.
+    holders: Sequence[Holder] = ()  # Of the other ports that a node needs.
+    devices: frozenset[str] = frozenset()  # Names of the network's.
+    programs: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # Name → version, if it says one; None: missing.
+    is_forwarding: bool = False
+    can_forward: bool | None = None  # Whether forwarding could be turned on.
     routes: Sequence[Route] = ()
     is_clock_synchronised: bool | None = None
     now_s: float = 0.0
@@ -91,8 +123,15 @@ class HostFacts:
     managers: Sequence[ManagerFacts] = ()
 
 
-def gather(*, engine_socket: str, data_dir: str, witness_port: int, managers: Sequence[str]) -> HostFacts:
-    """Read them all; takes at most some seconds for each manager that does not answer."""
+def gather(
+    *,
+    engine_socket: str,
+    data_dir: str,
+    witness_port: int,
+    managers: Sequence[str],
+    ports: Collection[tuple[str, int]] = (),
+) -> HostFacts:
+    """Read them all; takes at most some seconds for each manager that does not answer. Ports are such as ("udp", 53)."""
     engine, problem = _engine(engine_socket)
     disks = [_disk(path) for path in ([engine.root_dir] if engine else []) + [data_dir]]
     version, controllers = _cgroups()
@@ -103,11 +142,16 @@ def gather(*, engine_socket: str, data_dir: str, witness_port: int, managers: Se
         engine_socket=engine_socket,
         engine_problem=problem,
         listening=_listening(witness_port),
+        holders=_holders(ports),
+        devices=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
+        programs={name: _program_version(name) for name in PROGRAMS},
+        is_forwarding=_lines(_FORWARDING) == ["1"],
+        can_forward=os.access(_FORWARDING, os.W_OK) if os.geteuid() == 0 else None,
         routes=_routes(),
         is_clock_synchronised=_is_clock_synchronised(),
         now_s=time.time(),
         disks=[disk for disk in disks if disk is not None],
-        modules={name: _has_module(name) for name in ("overlay", "bridge", "br_netfilter", "veth", "vxlan")},
+        modules={name: _has_module(name) for name in MODULES},
         cgroup_version=version,
         cgroup_controllers=controllers,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -162,6 +206,41 @@ def _listening(of_interest: int) -> dict[int, str]:
             if len(fields) > 9 and fields[3] == _LISTEN:
                 inodes[fields[9]] = int(fields[1].rpartition(":")[2], 16)
     return {port: _holder(inode) if port == of_interest else "" for inode, port in inodes.items()}
+
+
+def _holders(ports: Collection[tuple[str, int]]) -> list[Holder]:
+    found = []
+    for protocol, state in (("udp", _UDP_OPEN), ("tcp", _LISTEN)):
+        for table in (protocol, f"{protocol}6"):
+            for line in _lines(Path("/proc/net", table))[1:]:
+                fields = line.split()
+                if len(fields) <= 9 or fields[3] != state:
+                    continue
+                address, _, port = fields[1].rpartition(":")
+                if (protocol, int(port, 16)) in ports:
+                    found.append(
+                        Holder(
+                            port=int(port, 16),
+                            protocol=protocol,
+                            is_everywhere=not address.strip("0"),
+                            program=_holder(fields[9]) if fields[9] != "0" else "",
+                        )
+                    )
+    return found
+
+
+def _program_version(name: str) -> str | None:
+    """Empty where it says none; None if there is no such program."""
+    path = shutil.which(name) or shutil.which(name, path=_SBIN)
+    if path is None:
+        return None
+    flag = "-v" if name == "haproxy" else "--version"
+    try:
+        done = subprocess.run([path, flag], capture_output=True, check=False, timeout=TIMEOUT_S)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    said = _VERSION.search(done.stdout.decode(errors="replace"))
+    return said[1] if said else ""
 
 
 def _holder(inode: str) -> str:

@@ -35,6 +35,7 @@ _READ = {
     "pods": "Control/ListPods",
     "nodes": "Control/ListNodes",
     "events": "Control/ListEvents",
+    "endpoints": "Control/ListEndpoints",
     "managers": "Control/ListManagers",
     "registries": "Control/ListRegistries",
     "join-tokens": "Access/ListJoinTokens",
@@ -55,6 +56,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "pods": "Control/WatchPods",
         "events": "Control/WatchEvents",
         "nodes": "Control/ListNodes",
+        "endpoints": "Control/ListEndpoints",
     },
     "create": {
         "": "Control/Apply",

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 from bayplan.cli.text import timestamp
 
 if TYPE_CHECKING:
-    from bayplan.client import Amounts, Container, Document, Event, Exit, Node, Pod
+    from bayplan.client import (
+        Amounts,
+        Container,
+        Document,
+        Endpoint,
+        Event,
+        Exit,
+        Node,
+        Pod,
+        ServiceEndpoints,
+    )
 
 _PHASES = {
     "Succeeded": "Succeeded",
@@ -80,7 +90,8 @@ def of_pod(pod: Pod) -> dict[str, Any]:
                 "startTime": timestamp(pod.started_ms),
                 "conditions": [{"type": "Ready", "status": "True" if pod.ready else "False"}],
                 "containerStatuses": [
-                    _of_container(container, ready=pod.ready) for container in pod.containers
+                    _of_container(container, ready=pod.ready or container.ready)
+                    for container in pod.containers
                 ],
             }
         ),
@@ -88,7 +99,9 @@ def of_pod(pod: Pod) -> dict[str, Any]:
 
 
 def _of_container(container: Container, *, ready: bool) -> dict[str, Any]:
-    state: dict[str, Any] = {"waiting": {}}
+    state: dict[str, Any] = {
+        "waiting": _without_empty({"reason": container.reason, "message": container.message})
+    }
     last: dict[str, Any] = {}
     if container.running:
         state = {"running": {"startedAt": timestamp(container.started_ms)}}
@@ -184,6 +197,52 @@ def of_event(event: Event) -> dict[str, Any]:
         "involvedObject": _without_empty({"kind": kind, "name": name, "namespace": event.namespace}),
         "reportingComponent": event.source,
     }
+
+
+def of_endpoints(service: ServiceEndpoints) -> dict[str, Any]:
+    """A v1 Endpoints: a subset for each set of ports that addresses have in common."""
+    subsets: dict[tuple[int, ...], list[Endpoint]] = {}
+    for endpoint in service.endpoints:
+        subsets.setdefault(endpoint.ports, []).append(endpoint)
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": _without_empty(
+            {
+                "name": service.name,
+                "namespace": service.namespace,
+                "creationTimestamp": timestamp(service.created_ms),
+            }
+        ),
+        "subsets": [
+            _without_empty(
+                {
+                    "addresses": [_of_address(each, service.namespace) for each in endpoints if each.ready],
+                    "notReadyAddresses": [
+                        _of_address(each, service.namespace) for each in endpoints if not each.ready
+                    ],
+                    "ports": [
+                        _without_empty({"name": port.name, "port": number, "protocol": port.protocol})
+                        for port, number in zip(service.ports, ports, strict=False)
+                        if number
+                    ],
+                }
+            )
+            for ports, endpoints in subsets.items()
+        ],
+    }
+
+
+def _of_address(endpoint: Endpoint, namespace: str) -> dict[str, Any]:
+    pod = {"kind": "Pod", "name": endpoint.name, "namespace": namespace, "uid": endpoint.id}
+    return _without_empty(
+        {
+            "ip": endpoint.address,
+            "hostname": endpoint.hostname,
+            "nodeName": endpoint.node,
+            "targetRef": pod if endpoint.name else None,
+        }
+    )
 
 
 def text_of(items: Sequence[Mapping[str, Any]], *, output: str, single: bool) -> str:

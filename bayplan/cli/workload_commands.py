@@ -66,7 +66,7 @@ def get(
         bool, typer.Option("--show-secrets", help="With the values of secrets; in yaml and json.")
     ] = False,
 ) -> None:
-    """Show deploy, svc, secrets, pods, nodes, events, or all."""
+    """Show deploy, svc, ep, ingress, secrets, pods, nodes, events, or all."""
     from bayplan.cli import get as getting
 
     def query() -> getting.Query:

@@ -14,7 +14,9 @@ from bayplan.client.documents import DocumentCalls
 from bayplan.client.errors import ContextError
 from bayplan.client.managers import Managers, RepeatedNotFoundError
 from bayplan.client.pods import PodCalls
+from bayplan.client.policies import PolicyCalls
 from bayplan.client.registries import RegistryCalls
+from bayplan.client.traffic import TrafficCalls
 from bayplan.client.types import (
     Adopted,
     Event,
@@ -35,7 +37,7 @@ DEFAULT_MANAGER = f"127.0.0.1:{MANAGER_PORT}"
 MANAGERS_VARIABLE = "BAYPLAN_MANAGERS"
 
 
-class Client(DocumentCalls, PodCalls, RegistryCalls, AccessCalls):
+class Client(DocumentCalls, PodCalls, TrafficCalls, PolicyCalls, RegistryCalls, AccessCalls):
     """Speaks to a cluster through any of its managers. `Client.from_context` makes it as `bay` does.
 
     Args:

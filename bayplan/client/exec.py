@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
-import grpc
-import grpc.aio
-
-from bayplan.client.errors import ManagerFailedError, UnavailableError
-from bayplan.client.managers import to_error
+from bayplan.client.errors import ManagerFailedError
+from bayplan.client.pod_stream import Begin, PodStream
 from bayplan.client.types import Output
-from bayplan.transport.errors import words_of
 from bayplan.v1 import agent_link_pb2, control_pb2
 
 
-class ExecSession:
+class ExecSession(PodStream):
     """Use it as a context manager: leaving it ends the command. One reader, any number of writers.
 
     ```
@@ -28,27 +22,9 @@ class ExecSession:
     ```
     """
 
-    def __init__(
-        self,
-        begin: Callable[[], Awaitable[tuple[grpc.aio.StreamStreamCall[Any, Any], str]]],
-        start: control_pb2.ExecStart,
-    ) -> None:
-        self._begin = begin
-        self._start = start
-        self._address = ""
-        # gRPC bears one write in flight on a stream.
-        self._writing = asyncio.Lock()
+    def __init__(self, begin: Begin, start: control_pb2.ExecStart) -> None:
+        super().__init__(begin, control_pb2.ExecInput(start=start), what="command")
         self._exit_code: int | None = None
-
-    async def __aenter__(self) -> Self:
-        self._call, self._address = await self._begin()
-        await self._write(control_pb2.ExecInput(start=self._start))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._call.cancel()
 
     @property
     def exit_code(self) -> int:
@@ -59,11 +35,8 @@ class ExecSession:
 
     async def output(self) -> AsyncIterator[Output]:
         """Until the command ends. Raises the errors of this package when it could not run, or was cut off."""
-        try:
-            while True:
-                message: Any = await self._call.read()
-                if message is grpc.aio.EOF:
-                    break
+        async with aclosing(self._messages()) as messages:
+            async for message in messages:
                 match message.WhichOneof("kind"):
                     case "stdout":
                         yield Output(data=message.stdout)
@@ -71,12 +44,6 @@ class ExecSession:
                         yield Output(data=message.stderr, is_stderr=True)
                     case "exit_code":
                         self._exit_code = message.exit_code
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise UnavailableError(
-                    f"the connection to the command was lost: manager {self._address}: {words_of(error)}"
-                ) from error
-            raise to_error(error) from error
         if self._exit_code is None:
             raise ManagerFailedError("the stream ended without the command's exit code")
 
@@ -89,11 +56,3 @@ class ExecSession:
 
     async def resize(self, *, rows: int, columns: int) -> None:
         await self._write(control_pb2.ExecInput(resize=agent_link_pb2.Resize(rows=rows, columns=columns)))
-
-    async def _write(self, message: control_pb2.ExecInput) -> None:
-        async with self._writing:
-            try:
-                await self._call.write(message)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                # The call has ended: its reader learns why, and says so once.
-                return

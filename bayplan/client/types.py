@@ -11,6 +11,8 @@ from typing import Any
 
 from bayplan.model.nodes import Amounts, Taint
 
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
@@ -110,6 +112,9 @@ class Container:
     running: bool
     started_ms: int
     last_exit: Exit | None
+    ready: bool = False
+    reason: str = ""  # Why it does not run, or is not ready, one word.
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +149,16 @@ class Pod:
     template: Mapping[str, Any] = field(default_factory=dict)  # metadata and spec, in Kubernetes' shape.
 
     @property
+    def container_names(self) -> tuple[str, ...]:
+        """As its template names them, the one that is meant where none is named first."""
+        spec, metadata = self.template.get("spec"), self.template.get("metadata")
+        wanted = spec.get("containers") if isinstance(spec, dict) else None
+        names = [str(each.get("name", "")) for each in wanted or () if isinstance(each, dict)]
+        annotations = (metadata.get("annotations") if isinstance(metadata, dict) else None) or {}
+        default = annotations.get(_DEFAULT_CONTAINER)
+        return tuple(sorted(names, key=lambda name: name != default))
+
+    @property
     def restarts(self) -> int:
         return sum(container.restarts for container in self.containers)
 
@@ -160,6 +175,43 @@ class PodsChange:
     initial: bool
     pods: tuple[Pod, ...]
     deleted: tuple[str, ...]  # uids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePort:
+    """A port of a service."""
+
+    name: str
+    port: int
+    protocol: str  # TCP, UDP
+    is_http: bool
+    node_port: int = 0  # 0: none.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What answers for a service: a pod, or an address that was written by hand."""
+
+    id: str  # Of a pod its uid.
+    address: str
+    ports: tuple[int, ...]  # One for each of the service's ports; 0: it has none of that name.
+    ready: bool
+    node: str = ""  # Empty: outside of the cluster.
+    name: str = ""  # Of a pod.
+    hostname: str = ""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEndpoints:
+    """A service with all that answers for it."""
+
+    namespace: str
+    name: str
+    ports: tuple[ServicePort, ...]
+    endpoints: tuple[Endpoint, ...]
+    created_ms: int = 0
+    why: str = ""  # Why there are none, or not all of them are known.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +262,40 @@ class Explanation:
     pod: Pod
     summary: str  # One sentence.
     decisions: tuple[Event, ...]  # About its slot, newest last.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceTop:
+    """What went through all proxies to one port of a service, lately."""
+
+    namespace: str
+    name: str
+    port: int
+    requests_per_s: float
+    errors_per_s: float  # Answers of 5xx, and connections that no pod took.
+    p50_ms: float | None  # Of a sample of the requests; None: there is none, as with plain TCP.
+    p99_ms: float | None
+    connections: int
+    endpoints: int  # That are ready.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPath:
+    """One way that was tried from one node to another over the pods' network."""
+
+    source: str
+    target: str
+    what: str  # address, name, tcp, udp, mtu
+    ok: bool
+    detail: str  # e.g. "0.4 ms", or what went wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkCheck:
+    """Every pair of nodes, every way."""
+
+    paths: tuple[NetworkPath, ...]
+    silent: tuple[str, ...]  # Nodes that did not answer in time.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,18 @@ from bayplan.client.types import (
     Applied,
     Container,
     Document,
+    Endpoint,
     Event,
     Exit,
     Manager,
     Mark,
+    NetworkCheck,
+    NetworkPath,
     Node,
     Pod,
+    ServiceEndpoints,
+    ServicePort,
+    ServiceTop,
 )
 from bayplan.model.nodes import Amounts, Taint, TaintEffect
 from bayplan.v1 import agent_link_pb2, control_pb2
@@ -102,6 +108,9 @@ def _from_container(message: agent_link_pb2.ContainerStatus) -> Container:
         restarts=message.restarts,
         running=message.running,
         started_ms=message.started_ms,
+        ready=message.ready,
+        reason=message.reason,
+        message=message.message,
         last_exit=_from_exit(message.last_exit) if message.HasField("last_exit") else None,
     )
 
@@ -144,6 +153,39 @@ def from_pod(message: control_pb2.Pod) -> Pod:
 def from_pods(messages: Iterable[control_pb2.Pod]) -> tuple[Pod, ...]:
     """The wire's message as a value."""
     return tuple(from_pod(message) for message in messages)
+
+
+def from_service_endpoints(message: control_pb2.ServiceEndpoints) -> ServiceEndpoints:
+    """The wire's message as a value."""
+    return ServiceEndpoints(
+        namespace=message.namespace,
+        name=message.name,
+        ports=tuple(
+            ServicePort(
+                name=port.name,
+                port=port.port,
+                protocol="UDP" if port.udp else "TCP",
+                is_http=port.http,
+                node_port=port.node_port,
+            )
+            for port in message.ports
+        ),
+        endpoints=tuple(
+            Endpoint(
+                id=each.id,
+                node=each.node,
+                address=each.address,
+                name=each.name,
+                hostname=each.hostname,
+                ports=tuple(each.ports),
+                ready=each.ready,
+                weight=each.weight,
+            )
+            for each in message.endpoints
+        ),
+        created_ms=message.created_ms,
+        why=message.why,
+    )
 
 
 def _from_amounts(message: agent_link_pb2.Amounts) -> Amounts:
@@ -196,6 +238,33 @@ def from_event(message: control_pb2.Event) -> Event:
         # `from` is a keyword of Python's.
         source=str(getattr(message, "from")),
     )
+
+
+def from_service_top(message: control_pb2.ServiceTop) -> ServiceTop:
+    """The wire's message as a value."""
+    return ServiceTop(
+        namespace=message.namespace,
+        name=message.name,
+        port=message.port,
+        requests_per_s=message.requests_per_s,
+        errors_per_s=message.errors_per_s,
+        p50_ms=message.p50_ms if message.p50_ms >= 0 else None,
+        p99_ms=message.p99_ms if message.p99_ms >= 0 else None,
+        connections=message.connections,
+        endpoints=message.endpoints,
+    )
+
+
+def from_network_check(message: control_pb2.CheckNetworkReply) -> NetworkCheck:
+    """The wire's message as a value."""
+    paths = tuple(
+        # `from` is a keyword of Python's.
+        NetworkPath(
+            source=str(getattr(path, "from")), target=path.to, what=path.what, ok=path.ok, detail=path.detail
+        )
+        for path in message.paths
+    )
+    return NetworkCheck(paths=paths, silent=tuple(message.silent))
 
 
 def from_manager(message: control_pb2.Manager) -> Manager:

@@ -62,6 +62,8 @@ class TestWho:
             (("list", "deploy"), "bayplan.v1.Control/List"),
             (("get", "po"), "bayplan.v1.Control/ListPods"),
             (("delete", "svc"), "bayplan.v1.Control/Delete"),
+            (("get", "ep"), "bayplan.v1.Control/ListEndpoints"),
+            (("apply", "ing"), "bayplan.v1.Control/Apply"),
             (("create", "join-token"), "bayplan.v1.Access/CreateJoinToken"),
             (("create", "pods/exec"), "bayplan.v1.Control/Exec"),
             (("drain", "no"), "bayplan.v1.Control/UpdateNode"),

@@ -11,7 +11,7 @@ import pytest
 
 import agent.main
 import manager.main
-from agent.main import SETTINGS as AGENT_SETTINGS
+from agent.options import SETTINGS as AGENT_SETTINGS
 from agent.settings import WITNESS_PORT
 from bayplan.cli import node_check
 from bayplan.cli.failures import CommandError
@@ -44,8 +44,9 @@ class Machine:
     def __init__(self, root: Path) -> None:
         self.accounts = Accounts()
         self.host = Host(root=root, accounts=self.accounts)
-        for name in ("opt/bayplan/bin/bayplan-manager", "opt/bayplan/bin/bayplan-agent", "usr/bin/etcd"):
-            self.write(f"/{name}", "")
+        for name in ("manager", "agent", "proxy", "dns"):
+            self.write(f"/opt/bayplan/bin/bayplan-{name}", "")
+        self.write("/usr/bin/etcd", "")
 
     def write(self, path: str, text: str) -> None:
         self.host.path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -238,6 +239,14 @@ class TestAgent:
         with pytest.raises(CommandError, match=f"^--{setting} /home/ann/x is below a home directory"):
             machine.agent(**{"managers": "10.0.0.1:7400", setting: "/home/ann/x"})
 
+    def test_the_packages_own_haproxy_is_named_where_it_is_enabled(self, machine: Machine) -> None:
+        assert plan_agent(Wanted(settings={"managers": "m1"}, token=TOKEN), OPT, machine.host).notes == ()
+        machine.write("/etc/systemd/system/multi-user.target.wants/haproxy.service", "")
+
+        (note,) = plan_agent(Wanted(settings={"managers": "m1"}, token=TOKEN), OPT, machine.host).notes
+
+        assert note.endswith("systemctl disable --now haproxy")
+
     def test_its_stop_leaves_containers_alone(self, machine: Machine) -> None:
         machine.agent(managers="10.0.0.1:7400")
 
@@ -330,11 +339,10 @@ class TestUnits:
 
     def test_are_hardened(self, units: list[Path]) -> None:
         wanted = {
-            "NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "CapabilityBoundingSet=",
-            "SystemCallFilter=@system-service", "MemoryDenyWriteExecute=yes", "LockPersonality=yes",
-            "Restart=always", "RestartSec=1",
+            "NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "SystemCallFilter=@system-service",
+            "LockPersonality=yes", "Restart=always", "StartLimitIntervalSec=0",
         }  # fmt: skip
-        assert len(units) == 3
+        assert len(units) == 5
         for unit in units:
             lines = unit.read_text().splitlines()
             assert wanted - set(lines) == set()
@@ -345,10 +353,48 @@ class TestUnits:
                 "KillMode",
                 "TimeoutStopSec",
                 "LimitNOFILE",
+                "CapabilityBoundingSet",
+                "RestartSec",
             } <= {*keys}
 
+    def test_have_no_capability_that_they_do_not_need(self, units: list[Path]) -> None:
+        assert {unit.stem: values(unit, "CapabilityBoundingSet") for unit in units} == {
+            "bayplan-etcd": [""],
+            "bayplan-manager": [""],
+            "bayplan-agent": ["CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE"],
+            "bayplan-proxy": [
+                "CAP_NET_BIND_SERVICE CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_KILL",
+            ],
+            "bayplan-dns": ["CAP_NET_BIND_SERVICE"],
+        }
+
+    def test_of_agent_proxy_and_name_server_meet_in_a_directory_that_outlives_each(
+        self, units: list[Path]
+    ) -> None:
+        for unit in units:
+            if unit.stem in ("bayplan-agent", "bayplan-proxy", "bayplan-dns"):
+                assert values(unit, "RuntimeDirectory") == ["bayplan"]
+                assert values(unit, "RuntimeDirectoryMode") == ["0711"]
+                assert values(unit, "RuntimeDirectoryPreserve") == ["yes"]
+
+    def test_of_proxy_and_name_server_go_on_whatever_becomes_of_the_agent(self, units: list[Path]) -> None:
+        for unit in units:
+            if unit.stem in ("bayplan-proxy", "bayplan-dns"):
+                assert values(unit, "RestartSec") == ["200ms"]
+                for binds in ("PartOf", "BindsTo", "Requires"):
+                    assert values(unit, binds) == []
+                assert "agent" not in " ".join(values(unit, "After") + values(unit, "Before"))
+            if unit.stem == "bayplan-agent":
+                assert "bayplan-proxy.service bayplan-dns.service" in values(unit, "Wants")[0]
+
     @pytest.mark.parametrize(
-        ("name", "code"), [("manager", manager.main.MEND_FIRST), ("agent", agent.main.MEND_FIRST)]
+        ("name", "code"),
+        [
+            ("manager", manager.main.MEND_FIRST),
+            ("agent", agent.main.MEND_FIRST),
+            ("proxy", agent.main.MEND_FIRST),
+            ("dns", agent.main.MEND_FIRST),
+        ],
     )
     def test_do_not_restart_what_must_be_mended_first(self, units: list[Path], name: str, code: int) -> None:
         (unit,) = [each for each in units if each.stem == f"bayplan-{name}"]
@@ -371,6 +417,12 @@ class TestUnits:
             assert (done.returncode, done.stderr) == (0, "")
 
 
+def values(unit: Path, key: str) -> list[str]:
+    """Of each line with that key."""
+    lines = [line.partition("=") for line in unit.read_text().splitlines()]
+    return [value for name, _, value in lines if name == key]
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         ("command", "settings", "apart"),
@@ -379,9 +431,13 @@ class TestOptions:
             (
                 install_manager,
                 MANAGER_SETTINGS,
-                {"insecure-loopback", "cluster-key-command", "new-admin-token"},
+                {"insecure-loopback", "cluster-key-command", "new-admin-token", "metrics"},
             ),
-            (install_agent, AGENT_SETTINGS, {"insecure-loopback", "boot-id", "managers"}),
+            (
+                install_agent,
+                AGENT_SETTINGS,
+                {"insecure-loopback", "boot-id", "managers", "run-dir", "metrics", "proxy-port"},
+            ),
         ],
     )
     def test_every_setting_of_a_daemon_is_one(

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from agent.housekeeping import PRESSURE_ABOVE, PRUNE_ABOVE
+from agent.settings import PROXY_PORT
 from bayplan.cli import node_check
 from bayplan.cli.node_check import Check, Verdict, check_node
 from bayplan.cli.node_check_facts import (
+    MODULES,
     Disk,
     EngineFacts,
+    Holder,
     HostFacts,
     ManagerFacts,
     Route,
@@ -28,6 +31,7 @@ from bayplan.cli.node_check_facts import (
     read_proc_routes,
 )
 from bayplan.identity.certificates import CLOCK_SKEW_S
+from bayplan.model.network import ClusterNetwork
 
 GIB = 1 << 30
 NOW_S = 1_800_000_000.0
@@ -48,7 +52,10 @@ GOOD = HostFacts(
         Disk(path="/var/lib/docker", total_bytes=100 * GIB, free_bytes=60 * GIB),
         Disk(path="/var/lib/bayplan", total_bytes=100 * GIB, free_bytes=60 * GIB),
     ],
-    modules={"overlay": True, "bridge": True, "br_netfilter": True, "veth": True, "vxlan": True},
+    programs={"haproxy": "2.6.12", "nft": "1.0.6", "iptables": "1.8.9"},
+    is_forwarding=True,
+    can_forward=True,
+    modules=dict.fromkeys(MODULES, True),
     cgroup_version=2,
     cgroup_controllers=frozenset({"cpu", "memory", "io", "pids"}),
     memory_bytes=8 * GIB,
@@ -66,15 +73,21 @@ class TestAGoodHost:
     def test_lacks_nothing_and_says_what_was_looked_at(self) -> None:
         assert [check.line() for check in check_node(GOOD)] == [
             "ok     kernel      Linux 6.1.0-18-amd64",
-            "ok     modules     overlay, bridge, br_netfilter, veth, vxlan",
+            "ok     modules     overlay, bridge, br_netfilter, veth, vxlan, nf_tables, nf_conntrack",
             "ok     cgroups     version 2 with cpu and memory",
             "ok     engine      Docker Engine 24.0.7 at /var/run/docker.sock",
             "ok     storage     overlay2 in /var/lib/docker",
             "ok     memory      8.0 GiB",
             "ok     disk        /var/lib/docker: 60.0 GiB of 100.0 GiB free",
             "ok     disk        /var/lib/bayplan: 60.0 GiB of 100.0 GiB free",
+            "ok     programs    haproxy 2.6.12",
+            "ok     programs    nft 1.0.6",
+            "ok     programs    iptables 1.8.9",
             "ok     port 7443   free",
-            "ok     network     10.42.0.0/16 for pods is not in use here",
+            "ok     port 7472   free (udp)",
+            "ok     port 53     nobody is in the way of it or of 7460-7463 on the bridge",
+            "ok     forwarding  on",
+            "ok     network     10.42.0.0/15 for pods is not in use here",
             "ok     network     10.96.0.0/16 for services is not in use here",
             "ok     clock       synchronised",
             "ok     manager     10.0.0.1:7400 can be reached",
@@ -208,23 +221,93 @@ class TestNetwork:
         checks = check_node(replace(GOOD, listening={7443: "nginx"}), witness_port=7500)
         assert "ok     port 7500   free" in [check.line() for check in checks]
 
-    @pytest.mark.parametrize("network", ["10.42.0.0/16", "10.42.7.0/24", "10.42.3.4/32"])
+    @pytest.mark.parametrize("network", ["10.42.0.0/15", "10.42.0.0/16", "10.43.7.0/24", "10.42.3.4/32"])
     def test_pods_addresses_in_use(self, network: str) -> None:
         (line,) = problems(routes=[Route(network=network, device="wg0")])
         assert line == (
-            f"lacks  network     10.42.0.0/16 for pods is in use: {network} on wg0: move that network elsewhere"
+            f"lacks  network     10.42.0.0/15 for pods is in use: {network} on wg0: move that network elsewhere"
         )
 
     def test_addresses_that_are_part_of_a_larger_network(self) -> None:
         """A company's 10.0.0.0/8: it works, but for the hosts with these very addresses."""
         lines = problems(routes=[Route(network="10.0.0.0/8", device="eth0")])
         assert [line.partition(":")[0] for line in lines] == [
-            "warn   network     10.42.0.0/16 for pods is a part of 10.0.0.0/8 on eth0",
+            "warn   network     10.42.0.0/15 for pods is a part of 10.0.0.0/8 on eth0",
             "warn   network     10.96.0.0/16 for services is a part of 10.0.0.0/8 on eth0",
         ]
 
     def test_addresses_that_are_our_own_already(self) -> None:
-        assert problems(routes=[Route(network="10.42.3.0/24", device="bayplan0")]) == []
+        ours = [
+            Route(network="10.42.3.0/24", device="bay1"),
+            Route(network="10.43.0.0/24", device="bay1-vx"),
+            Route(network="10.96.0.0/16", device="lo"),
+        ]
+        assert problems(routes=ours) == []
+
+    @pytest.mark.parametrize("device", ["bay1.2", "bayplan0", "xbay1", "lo"])
+    def test_addresses_of_a_device_that_is_not_ours(self, device: str) -> None:
+        (line,) = problems(routes=[Route(network="10.42.3.0/24", device=device)])
+        assert line.startswith("lacks  network     10.42.0.0/15 for pods is in use: 10.42.3.0/24")
+
+    def test_the_ranges_and_ports_are_the_clusters(self) -> None:
+        founded = ClusterNetwork()
+        assert (
+            founded.pod_range,
+            founded.service_range,
+        ) == (node_check.POD_NETWORK, node_check.SERVICE_NETWORK)
+        assert founded.port == node_check.TUNNEL_PORT
+        assert tuple(PROXY_PORT + offset for offset in range(4)) == node_check.PROXY_PORTS
+
+
+class TestTraffic:
+    def test_a_program_that_is_missing(self) -> None:
+        (line,) = problems(programs={**GOOD.programs, "nft": None})
+        assert line == "lacks  programs    no nft: install it (Debian, Ubuntu: apt-get install nftables)"
+
+    @pytest.mark.parametrize(
+        ("version", "is_old"), [("2.4.22", True), ("2.6.0", False), ("3.0.1", False), ("", False)]
+    )
+    def test_an_old_haproxy(self, version: str, *, is_old: bool) -> None:
+        """One that does not say its version is given the benefit of the doubt."""
+        lines = problems(programs={**GOOD.programs, "haproxy": version})
+        assert lines == (
+            [f"lacks  programs    haproxy {version} is older than 2.6: upgrade it"] if is_old else []
+        )
+
+    def test_the_tunnels_port_taken(self) -> None:
+        (line,) = problems(holders=[Holder(port=7472, protocol="udp", is_everywhere=True, program="dnsmasq")])
+        assert line.startswith("lacks  port 7472   used by dnsmasq (udp): ")
+        (line,) = problems(holders=[Holder(port=7472, protocol="udp", is_everywhere=True)])
+        assert line.startswith("lacks  port 7472   used by another tunnel or program (udp): ")
+
+    def test_the_tunnels_port_taken_by_the_agent_that_runs_here(self) -> None:
+        holders = [Holder(port=7472, protocol="udp", is_everywhere=True)]
+        assert problems(holders=holders, devices=frozenset({"lo", "bay1", "bay1-vx"})) == []
+
+    @pytest.mark.parametrize("protocol", ["tcp", "udp"])
+    def test_a_name_server_in_the_way(self, protocol: str) -> None:
+        (line,) = problems(
+            holders=[Holder(port=53, protocol=protocol, is_everywhere=True, program="dnsmasq")]
+        )
+        assert line == (
+            "lacks  port 53     dnsmasq listens at every address, and so at the pods' gateway: "
+            "have it listen at the addresses it serves (dnsmasq: bind-interfaces)"
+        )
+
+    def test_a_name_server_at_an_address_of_its_own(self) -> None:
+        """systemd-resolved's, at 127.0.0.53."""
+        stub = Holder(port=53, protocol="udp", is_everywhere=False, program="systemd-resolved")
+        assert problems(holders=[stub]) == []
+
+    def test_somebody_at_the_proxys_port(self) -> None:
+        (line,) = problems(holders=[Holder(port=7461, protocol="tcp", is_everywhere=True)])
+        assert line.startswith("lacks  port 7461   a program listens at every address")
+
+    def test_forwarding(self) -> None:
+        assert problems(is_forwarding=False) == []
+        assert problems(is_forwarding=False, can_forward=None) == []
+        (line,) = problems(is_forwarding=False, can_forward=False)
+        assert line.startswith("lacks  forwarding  net.ipv4.ip_forward is 0 and cannot be written here: ")
 
 
 class TestManagers:
@@ -314,7 +397,10 @@ def engine_that_says(path: Path, version: dict[str, Any], info: dict[str, Any]) 
 
     def serve() -> None:
         for body in (json.dumps(version), json.dumps(info)):
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # Not everything was asked for, and the test is over.
             with connection:
                 connection.recv(65536)
                 head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -325,6 +411,9 @@ def engine_that_says(path: Path, version: dict[str, Any], info: dict[str, Any]) 
     try:
         yield
     finally:
+        # A close alone would leave the thread where it waits, with a descriptor that others get.
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
         listener.close()
 
 
@@ -366,6 +455,43 @@ class TestGather:
             facts = self.facts(tmp_path / "none.sock", tmp_path, port=port)
 
         assert facts.listening[port] != ""
+
+    def test_finds_who_holds_a_port_and_whether_at_every_address(self, tmp_path: Path) -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as one, socket.create_server(("0.0.0.0", 0)) as every:
+            one.bind(("127.0.0.1", 0))
+            udp, tcp = one.getsockname()[1], every.getsockname()[1]
+
+            facts = gather(
+                engine_socket=str(tmp_path / "none.sock"),
+                data_dir=str(tmp_path),
+                witness_port=7443,
+                managers=[],
+                ports=[("udp", udp), ("tcp", tcp)],
+            )
+
+        assert [(each.port, each.protocol, each.is_everywhere) for each in facts.holders] == [
+            (udp, "udp", False),
+            (tcp, "tcp", True),
+        ]
+        assert all(each.program for each in facts.holders)
+
+    @pytest.mark.parametrize(
+        ("name", "says", "version"),
+        [
+            ("haproxy", "HAProxy version 2.6.12-1+deb12u2 2023/09/19 - https://haproxy.org/", "2.6.12"),
+            ("nft", "nftables v1.0.6 (Lester Gooch #5)", "1.0.6"),
+            ("iptables", "iptables v1.8.9 (nf_tables)", "1.8.9"),
+            ("iptables", "?", ""),
+        ],
+    )
+    def test_asks_programs_for_their_version(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str, version: str
+    ) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{says}'\n")
+        (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+        assert self.facts(tmp_path / "none.sock", tmp_path).programs[name] == version
 
     def test_a_directory_that_is_missing_yet_is_on_its_parents_disk(self, tmp_path: Path) -> None:
         facts = self.facts(tmp_path / "none.sock", tmp_path / "a/b/c")

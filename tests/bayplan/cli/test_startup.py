@@ -11,6 +11,7 @@ from pathlib import Path
 from bayplan.client import contexts
 from bayplan.client.contexts import Context
 from bayplan.identity.names import Kind
+from bayplan.v1 import control_pb2 as control
 from tests.bayplan.cli.conftest import Bay
 from tests.bayplan.client.fake_access import CLUSTER, a_root, credentials_of
 from tests.bayplan.client.fake_control import deployment, document, pod
@@ -78,11 +79,14 @@ class TestCompletion:
     async def test_offers_commands_and_kinds(self, bay: Bay) -> None:
         assert "apply" in await self.complete(bay, "bay a")
         assert "deployments" in await self.complete(bay, "bay get d")
+        assert await self.complete(bay, "bay get ing") == ["ingresses"]
 
     async def test_offers_the_names_that_the_cluster_knows(self, bay: Bay) -> None:
         bay.control.documents = [document(deployment("web")), document(deployment("api"))]
         bay.control.pods = [pod()]
+        bay.control.services = [control.ServiceEndpoints(namespace="default", name="shop")]
 
+        assert await self.complete(bay, "bay get ep s") == ["shop"]
         assert await self.complete(bay, "bay get deploy w") == ["web"]
         assert await self.complete(bay, "bay scale deploy/a") == ["deploy/api"]
         assert await self.complete(bay, "bay why w") == ["web-0-x7k4q"]

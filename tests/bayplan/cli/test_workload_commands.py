@@ -19,6 +19,13 @@ from bayplan.v1 import control_pb2 as control
 from tests.bayplan.cli.conftest import DAY_MS, MANIFEST, Bay, text
 from tests.bayplan.client.fake_control import deployment, document, node, pod
 
+SEVERAL = json.dumps(
+    {
+        "metadata": {"annotations": {"kubectl.kubernetes.io/default-container": "side"}},
+        "spec": {"containers": [{"name": "web", "image": "app:1"}, {"name": "side", "image": "side:1"}]},
+    }
+)
+
 
 class TestGet:
     async def test_pods_in_kubectls_columns(self, bay: Bay) -> None:
@@ -43,6 +50,23 @@ class TestGet:
         """)
         assert (ended.code, ended.err) == (0, "")
 
+    async def test_ready_counts_the_ready_containers_and_restarts_are_summed(self, bay: Bay) -> None:
+        boxes = [
+            agent.ContainerStatus(name="web", running=True, ready=True, restarts=1),
+            agent.ContainerStatus(name="side", running=True, restarts=2, reason="Unready", message="no"),
+        ]
+        bay.control.pods = [
+            pod(ready=False, detail=agent.PodStatus(containers=boxes), template_json=SEVERAL),
+            pod(slot=1, template_json=SEVERAL),
+        ]
+        rows = [line.split() for line in (await bay("get", "pods", "--no-headers")).out.splitlines()]
+
+        assert [(row[1], row[3]) for row in rows] == [("1/2", "3"), ("2/2", "0")]
+        described = (await bay("describe", "pod", "web-0")).out
+        assert "    Why:           Unready: no\n" in described
+        status = json.loads((await bay("get", "pod", "web-0", "-o", "json")).out)["status"]
+        assert [each["ready"] for each in status["containerStatuses"]] == [True, False]
+
     async def test_wide_shows_where_and_why(self, bay: Bay) -> None:
         bay.control.pods = [pod(node="", status="Pending", ready=False, why="0/1 nodes: 1 lacks 4 cpu")]
         ended = await bay("get", "po", "-o", "wide", "--no-headers")
@@ -56,17 +80,6 @@ class TestGet:
         assert ended.out == text("""
             NAME   READY   UP-TO-DATE   AVAILABLE   AGE
             web    ?/2     ?            ?           3d
-        """)
-
-    async def test_services_and_their_ports(self, bay: Bay) -> None:
-        body = yaml.safe_load(MANIFEST.split("---")[1])
-        body["spec"] |= {"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30080}]}
-        bay.control.documents = [document(body, created_ms=now_ms() - 3 * DAY_MS)]
-        ended = await bay("get", "svc")
-
-        assert ended.out == text("""
-            NAME   TYPE           CLUSTER-IP   EXTERNAL-IP   PORT(S)        AGE
-            web    LoadBalancer   <none>       <pending>     80:30080/TCP   3d
         """)
 
     async def test_nodes(self, bay: Bay) -> None:
@@ -193,7 +206,7 @@ class TestApply:
 
         assert ended.out == "deployment.apps/web created\nservice/web created\n"
         assert ended.err == (
-            "warning: service/web: services carry no traffic yet\ndeployment.apps/web: 2/2 pods ready\n"
+            "warning: service/web: something harmless\ndeployment.apps/web: 2/2 pods ready\n"
         )
         assert ended.code == 0
 
@@ -305,6 +318,16 @@ class TestLogs:
         options = bay.control.requests[-1].options
         assert options.tail == 5
         assert 0 <= now_ms() - 60_000 - options.since_ms < 20_000
+
+    async def test_of_several_containers_say_whose_they_are(self, bay: Bay) -> None:
+        """On stderr, as kubectl: the agent chooses by the same rule."""
+        bay.control.pods = [pod(template_json=SEVERAL)]
+        bay.control.chunks = {"web-0-x7k4q": [control.LogChunk(stdout=b"one\n")]}
+        ended = await bay("logs", "web-0-x7k4q")
+
+        assert (ended.out, ended.err) == ("one\n", 'Defaulted container "side" out of: side, web\n')
+        assert (await bay("logs", "web-0-x7k4q", "-c", "web")).err == ""
+        assert bay.control.requests[-1].options.container == "web"
 
     async def test_of_a_workload_bear_their_pods_names(self, bay: Bay) -> None:
         bay.control.documents = [document(deployment())]

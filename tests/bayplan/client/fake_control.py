@@ -32,7 +32,11 @@ class FakeControl(ControlServicer):
     pods: list[control.Pod] = field(default_factory=list)
     nodes: list[control.Node] = field(default_factory=list)
     events: list[control.Event] = field(default_factory=list)
+    services: list[control.ServiceEndpoints] = field(default_factory=list)
     logins: dict[str, tuple[str, str]] = field(default_factory=dict)  # User name and password, by registry.
+    service_tops: list[control.ServiceTop] = field(default_factory=list)
+    network_check: control.CheckNetworkReply = field(default_factory=control.CheckNetworkReply)
+    policies: dict[str, str] = field(default_factory=dict)  # Level, by namespace.
     chunks: dict[str, list[control.LogChunk]] = field(default_factory=dict)  # By pod, or "node/<name>".
     mark: control.Mark = field(
         default_factory=lambda: control.Mark(store="s1", revision=7, epoch=3, complete=True)
@@ -85,7 +89,7 @@ class FakeControl(ControlServicer):
             if body["kind"] == "Secret":
                 reply.applied[-1].warnings.append("pods cannot use them yet")
             if body["kind"] == "Service":
-                reply.applied[-1].warnings.append("services carry no traffic yet")
+                reply.applied[-1].warnings.append("something harmless")
         return reply
 
     def settle(self, deployment: control.Document) -> None:
@@ -221,6 +225,17 @@ class FakeControl(ControlServicer):
         await self._begin(request, context)
         return control.ListNodesReply(mark=self.mark, nodes=self.nodes)
 
+    async def ListEndpoints(
+        self, request: control.ListEndpointsRequest, context: Context
+    ) -> control.ListEndpointsReply:
+        await self._begin(request, context)
+        found = [
+            one
+            for one in self.services
+            if request.namespace in {"", one.namespace} and request.service in {"", one.name}
+        ]
+        return control.ListEndpointsReply(mark=self.mark, services=found)
+
     async def ListEvents(
         self, request: control.ListEventsRequest, context: Context
     ) -> control.ListEventsReply:
@@ -270,6 +285,46 @@ class FakeControl(ControlServicer):
                     yield control.ExecOutput(stdout=f"{request.resize.rows}\n".encode())
                 yield control.ExecOutput(stdout=request.stdin.upper())
         yield control.ExecOutput(exit_code=self.exit_code)
+
+    async def PortForward(
+        self, requests: AsyncIterator[control.PortForwardInput], context: Context
+    ) -> AsyncIterator[control.PortForwardOutput]:
+        """Says what it gets back in capitals, then goodbye."""
+        start = await anext(requests)
+        await self._begin(start.start, context)
+        if start.start.port == 81:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "port 81 of the pod: Connection refused")
+        async for request in requests:
+            if request.end:
+                break
+            yield control.PortForwardOutput(data=request.data.upper())
+        yield control.PortForwardOutput(data=b"goodbye\n")
+
+    async def TopServices(
+        self, request: control.TopServicesRequest, context: Context
+    ) -> control.TopServicesReply:
+        await self._begin(request, context)
+        return control.TopServicesReply(mark=self.mark, services=self.service_tops)
+
+    async def CheckNetwork(
+        self, request: control.CheckNetworkRequest, context: Context
+    ) -> control.CheckNetworkReply:
+        await self._begin(request, context)
+        return self.network_check
+
+    async def SetPolicy(self, request: control.SetPolicyRequest, context: Context) -> control.SetPolicyReply:
+        await self._begin(request, context)
+        policy = request.policy
+        result = "unchanged" if self.policies.get(policy.namespace) == policy.level else "configured"
+        self.policies[policy.namespace] = policy.level
+        return control.SetPolicyReply(mark=self.mark, result=result)
+
+    async def ListPolicies(
+        self, request: control.ListPoliciesRequest, context: Context
+    ) -> control.ListPoliciesReply:
+        await self._begin(request, context)
+        found = [control.Policy(namespace=name, level=level) for name, level in self.policies.items()]
+        return control.ListPoliciesReply(mark=self.mark, policies=found)
 
     async def SetRegistry(
         self, request: control.SetRegistryRequest, context: Context

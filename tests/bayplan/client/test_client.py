@@ -11,12 +11,15 @@ from bayplan.client import (
     BayplanError,
     Client,
     ConflictError,
+    Endpoint,
     ForbiddenStateError,
     InvalidDocumentError,
     ManagerFailedError,
     NotFoundError,
     NotReadyError,
     Problem,
+    ServiceEndpoints,
+    ServicePort,
     Taint,
     UnavailableError,
     UnknownOutcomeError,
@@ -280,6 +283,34 @@ class TestValues:
             ("old", ""),
             ("disk", "NoSchedule"),
         ]
+
+
+class TestEndpoints:
+    async def test_are_the_clients_own_values(self, cluster: Cluster) -> None:
+        cluster.controls[0].services = [
+            control.ServiceEndpoints(
+                namespace="shop",
+                name="web",
+                ports=[agent.ServicePort(name="dns", port=53, udp=True, node_port=30053)],
+                endpoints=[
+                    agent.Endpoint(id="u1.0.1", node="n1", address="10.42.1.5", ports=[5353], ready=True)
+                ],
+                why="n2 has not reported yet",
+            ),
+            control.ServiceEndpoints(namespace="default", name="web"),
+        ]
+
+        (web,) = await cluster.client.endpoints(namespace="shop", service="web")
+        assert web == ServiceEndpoints(
+            namespace="shop",
+            name="web",
+            ports=(ServicePort(name="dns", port=53, protocol="UDP", is_http=False, node_port=30053),),
+            endpoints=(
+                Endpoint(id="u1.0.1", node="n1", address="10.42.1.5", ports=(5353,), ready=True, weight=0),
+            ),
+            why="n2 has not reported yet",
+        )
+        assert len(await cluster.client.endpoints()) == 2
 
 
 class TestExec:
