@@ -3,10 +3,10 @@ PYTHON := python3
 BIN := .venv/bin
 export YES
 
-.PHONY: help setup images demo demo-down test unit e2e certificates chaos check proto lock bench wheels engine-up engine-down clean
+.PHONY: help setup images demo demo-power-cut demo-down test unit e2e certificates chaos check proto lock bench bench-traffic wheels engine-up engine-down clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## packages of the host (asks first), .venv, a Docker Engine that answers
 	@$(PYTHON) -m deploy.setup --engine
@@ -16,6 +16,9 @@ images:  ## setup, every image of the local cluster, and the tests' tools in .ca
 
 demo: images  ## a whole cluster here: the example runs, a node and the leader are killed
 	@$(PYTHON) -m deploy.demo up
+
+demo-power-cut: images  ## a host of the demo loses its power under load, second by second; VS=swarm: Swarm's too
+	@$(BIN)/python -m deploy.power_cut $(if $(VS),--vs $(VS))
 
 demo-down:  ## end the demo's cluster and remove all it had
 	@$(PYTHON) -m deploy.demo down
@@ -48,8 +51,12 @@ proto: .venv/.lock  ## regenerate bayplan/v1 from proto/
 lock: .venv/.lock  ## resolve requirements.lock and requirements-dev.lock again
 	@$(BIN)/python -m deploy.lock
 
-bench: images  ## measure; figures go to bench/results
+bench: images  ## measure the cluster, then traffic; figures go to bench/results
 	$(BIN)/python -m bench.cluster $(BENCH)
+	$(BIN)/python -m bench.traffic $(TRAFFIC)
+
+bench-traffic: images  ## the second part of it alone
+	$(BIN)/python -m bench.traffic $(TRAFFIC)
 
 wheels: .venv/.lock  ## bayplan and bayplan-client, into dist/
 	@$(BIN)/python -m deploy.wheels

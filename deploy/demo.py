@@ -14,19 +14,17 @@ import argparse
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from deploy import engine
-from deploy.engine import docker
-from deploy.images import PYTHON, builder
+from deploy import engine, images, page_beside
 from deploy.local_cluster import DEMO, MANAGERS, NODES, TESTS, LocalCluster
-from deploy.shell import ROOT, StepError, ends, run
+from deploy.shell import ROOT, StepError, ends
 
 EXAMPLE = ROOT / "examples/my-app"
 APP = "my-app"
-REPLICAS = 3  # As its manifest says.
+REPLICAS, SERVICE_PORT = 3, 80  # As its manifests say.
 
 READY_TIMEOUT_S = 60
 # Far above what is expected, so that a slow machine passes; the seconds are printed.
@@ -62,21 +60,7 @@ class Demo:
     def _push_image(self) -> None:
         image = f"{self._cluster.registry}/{APP}:latest"
         self._step(f"Build {APP} and push it to the cluster's registry")
-        run(
-            [
-                *docker(),
-                "build",
-                "--quiet",
-                "--build-arg",
-                f"BASE={PYTHON}",
-                "--tag",
-                image,
-                str(self._example),
-            ],
-            env=builder(),
-            timeout_s=300,
-        )
-        run([*docker(), "push", "--quiet", image], timeout_s=300)
+        images.push(self._example, image)
         with urllib.request.urlopen(f"http://{self._cluster.registry}/v2/{APP}/tags/list") as answer:
             tags = json.load(answer)["tags"]
         if "latest" not in tags:
@@ -91,6 +75,7 @@ class Demo:
         self._show("get", "pods", "-o", "wide")
         for container, node in pods.items():
             self._check_answers(node, container)
+        self._check_service(NODES)
 
     def _kill_node(self) -> None:
         before = self._pods()
@@ -109,6 +94,7 @@ class Demo:
         self._show("get", "pods", "-o", "wide")
         for container, node in after.items():
             self._check_answers(node, container)
+        self._check_service([node for node in NODES if node != victim])
         self._step(f"Start {victim} again")
         self._cluster.start(NODES[victim])
         self._until_whole()
@@ -144,7 +130,8 @@ class Demo:
         self._until_whole()
 
     def _say_how_to_go_on(self) -> None:
-        self._step("The cluster stays up. Use it:")
+        self._step("The cluster stays up. See it, and use it:")
+        print(f"  {page_beside.start(self._cluster)}   live: which pod and node answers, and what fails")
         print("  source .venv/bin/activate")
         print(f"  bay whoami          # the context {self._cluster.context}, which is the current one now")
         print("  bay nodes;  bay ps;  bay events -w;  bay logs -f deployment/my-app;  bay drain n1")
@@ -185,6 +172,21 @@ class Demo:
 
         said = self._until(f"{APP} in {container[:12]} on {node} answers", answer)
         print(f"{node}: {said.strip()}")
+
+    def _check_service(self, nodes: Iterable[str]) -> None:
+        """The Service, as its YAML stands, answers on each of these nodes, wherever the pods are."""
+        for node in nodes:
+            url = f"http://{self._cluster.address(node)}:{SERVICE_PORT}/"
+
+            def answer(url: str = url) -> str | None:
+                try:
+                    with urllib.request.urlopen(url, timeout=2) as said:
+                        return str(said.read().decode())
+                except OSError:
+                    return None
+
+            said = self._until(f"{url} answers", answer)
+            print(f"{url} (node {node}): {said.strip()}")
 
     def _until_whole(self) -> None:
         def ready() -> bool:
@@ -239,7 +241,9 @@ def main() -> None:
     cluster = {"demo": DEMO, "tests": TESTS}[arguments.cluster]
     if arguments.action == "up":
         Demo(cluster, arguments.example.resolve()).run()
-    elif engine.answers():
+        return
+    page_beside.stop(cluster)
+    if engine.answers():
         cluster.down()
 
 

@@ -47,6 +47,7 @@ class LocalCluster:
         7404,
     )  # Of the managers, on 127.0.0.1; the join ports are the next ones up.
     registry_port: int = 7450
+    page_port: int = 7480  # Of the demo's page, on 127.0.0.1.
     certificate_life: str = "24h"
     log: str = "info"
     config: Path | None = None  # Where `bay` keeps the context of this cluster; None: the user's own file.
@@ -70,6 +71,10 @@ class LocalCluster:
     def context(self) -> str:
         """The name of this cluster's context."""
         return self.project
+
+    def address(self, node: str) -> str:
+        """Where a node is, as docker-compose.yml gives it: n1 has .21."""
+        return f"{self.net}.{20 + int(node.removeprefix('n'))}"
 
     # Life
 
@@ -208,13 +213,9 @@ class LocalCluster:
         self, *arguments: str, timeout_s: float = 60, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run `bay` of the checkout's environment against this cluster."""
-        environment = {**os.environ, "BAYPLAN_CONTEXT": self.context, "NO_COLOR": "1", "COLUMNS": "140"}
-        environment.pop("BAYPLAN_MANAGERS", None)
-        if self.config is not None:
-            environment["BAYPLAN_CONFIG"] = str(self.config)
         return subprocess.run(
             [ROOT / ".venv/bin/bay", *arguments],
-            env=environment,
+            env=self.bay_environment(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -222,6 +223,14 @@ class LocalCluster:
             check=False,
             cwd=ROOT,
         )
+
+    def bay_environment(self) -> dict[str, str]:
+        """With it `bay` speaks to this cluster, and for programs."""
+        environment = {**os.environ, "BAYPLAN_CONTEXT": self.context, "NO_COLOR": "1", "COLUMNS": "140"}
+        environment.pop("BAYPLAN_MANAGERS", None)
+        if self.config is not None:
+            environment["BAYPLAN_CONFIG"] = str(self.config)
+        return environment
 
     def leader(self) -> str | None:
         """The compose service that holds leadership, as etcd says; None when nobody does."""
@@ -319,6 +328,7 @@ TESTS = LocalCluster(
     bridge="bayplan1",
     ports=(7410, 7412, 7414),
     registry_port=7460,
+    page_port=7481,
     # Short, so that certificates are renewed all the time that the tests run, and run out during the longer faults.
     certificate_life=os.environ.get("BAYPLAN_CERTIFICATE_LIFE", "60s"),
     log="debug",
