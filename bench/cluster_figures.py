@@ -6,10 +6,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from bench import bayplan_runs, memory, swarm
 from bench.bare_engine import STARTS_AT_ONCE, time_bare_start
+from bench.benchmark import Measurement
 from bench.measure import Rig
 from bench.report import Comparison, Figure, Measured
 from deploy.local_cluster import MANAGERS, NODES
@@ -68,14 +68,6 @@ FIGURES = (
         compared_with="leader_failover_s",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What is measured together, in one go."""
-
-    keys: tuple[str, ...]
-    measure: Callable[[Rig], dict[str, Measured]]
 
 
 def measure_start(rig: Rig) -> dict[str, Measured]:

@@ -26,6 +26,7 @@ class Figure:
     title: str
     unit: str
     aim: float | None = None  # At most this, in `unit`.
+    aim_min: float | None = None  # At least this, in `unit`.
     aim_ratio: float | None = None  # At most this many times what it is compared with.
     compared_with: str = ""  # Key of another figure of the same run.
 
@@ -49,10 +50,16 @@ class Measured:
 
     @classmethod
     def of_runs(
-        cls, values: Sequence[float], *, beside: Comparison | None = None, note: str = ""
+        cls,
+        values: Sequence[float],
+        *,
+        beside: Comparison | None = None,
+        note: str = "",
+        more_is_better: bool = False,
     ) -> Measured:
         """Median and worst of several runs; there is at least one."""
-        return cls(value=statistics.median(values), worst=max(values), beside=beside, note=note)
+        worst = min(values) if more_is_better else max(values)
+        return cls(value=statistics.median(values), worst=worst, beside=beside, note=note)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +102,18 @@ class Report:
             return Comparison(name=figure.compared_with, value=other.value)
         if beside := self.measured[figure.key].beside:
             return beside
-        return None if figure.aim is None else Comparison(name="aim", value=figure.aim)
+        aim = figure.aim_min if figure.aim is None else figure.aim
+        return None if aim is None else Comparison(name="aim", value=aim)
 
     def _to_json(self, figure: Figure) -> dict[str, Any]:
         measured, comparison = self.measured[figure.key], self._comparison(figure)
+        ratio = _ratio(measured, comparison)
         return {
             "value": round(measured.value, 3),
             "worst": round(measured.worst, 3),
             "unit": figure.unit,
             "compared_with": comparison.name if comparison else None,
-            "ratio": round(measured.value / comparison.value, 3) if comparison else None,
+            "ratio": None if ratio is None else round(ratio, 3),
         }
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -112,6 +121,7 @@ class Report:
 
     def _row(self, figure: Figure) -> tuple[str, ...]:
         measured, comparison = self.measured[figure.key], self._comparison(figure)
+        ratio = _ratio(measured, comparison)
         return (
             f"{figure.title} ({figure.key})",
             f"{measured.value:.2f}",
@@ -119,7 +129,7 @@ class Report:
             figure.unit,
             comparison.name if comparison else "",
             f"{comparison.value:.2f}" if comparison else "",
-            f"{measured.value / comparison.value:.2f}" if comparison else "",
+            "" if ratio is None else f"{ratio:.2f}",
             self._aim(figure, measured, comparison),
         )
 
@@ -127,9 +137,12 @@ class Report:
     def _aim(figure: Figure, measured: Measured, comparison: Comparison | None) -> str:
         if figure.aim is not None:
             return f"≤ {figure.aim:g} {figure.unit}: {_verdict(measured.value <= figure.aim)}"
-        if figure.aim_ratio is not None and comparison and comparison.name == figure.compared_with:
-            reached = measured.value / comparison.value <= figure.aim_ratio
-            return f"≤ {figure.aim_ratio:g} times: {_verdict(reached)}"
+        if figure.aim_min is not None:
+            return f"≥ {figure.aim_min:g} {figure.unit}: {_verdict(measured.value >= figure.aim_min)}"
+        ratio = _ratio(measured, comparison)
+        is_judged = comparison is not None and comparison.name == figure.compared_with
+        if figure.aim_ratio is not None and is_judged and ratio is not None:
+            return f"≤ {figure.aim_ratio:g} times: {_verdict(ratio <= figure.aim_ratio)}"
         return ""
 
     def _notes(self, bullet: str) -> list[str]:
@@ -143,6 +156,11 @@ class Report:
             cell.rjust(width) if heading in _RIGHT_ALIGNED else cell.ljust(width)
             for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
         ]
+
+
+def _ratio(measured: Measured, comparison: Comparison | None) -> float | None:
+    """None where there is nothing to compare with, or it is nothing, as an aim of no failures is."""
+    return measured.value / comparison.value if comparison and comparison.value else None
 
 
 def _verdict(reached: bool) -> str:  # noqa: FBT001 - one argument, named by the function

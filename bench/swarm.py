@@ -116,7 +116,7 @@ class Swarm:
         tokens = self._local.engine(FIRST, "/swarm")["JoinTokens"]
         for number, node in enumerate(OTHERS, start=2):
             token = tokens["Manager" if number <= managers else "Worker"]
-            there = {"RemoteAddrs": [f"{self._address(FIRST)}:{PORT}"], "JoinToken": token}
+            there = {"RemoteAddrs": [f"{self._local.address(FIRST)}:{PORT}"], "JoinToken": token}
             self._post(node, "/swarm/join", self._listening(node) | there)
         self.wait_until_ready()
 
@@ -197,11 +197,7 @@ class Swarm:
         }
 
     def _listening(self, node: str) -> dict[str, Any]:
-        return {"ListenAddr": f"0.0.0.0:{PORT}", "AdvertiseAddr": f"{self._address(node)}:{PORT}"}
-
-    def _address(self, node: str) -> str:
-        """As docker-compose.yml gives it: n1 has .21."""
-        return f"{self._local.net}.{20 + int(node.removeprefix('n'))}"
+        return {"ListenAddr": f"0.0.0.0:{PORT}", "AdvertiseAddr": f"{self._local.address(node)}:{PORT}"}
 
     def _post(self, node: str, path: str, body: Any) -> None:
         self._local.engine(node, path, method="POST", body=body, timeout_s=FORM_TIMEOUT_S)

@@ -11,6 +11,8 @@ from bench.report import Comparison, Figure, Measured, Report
 
 START = Figure(key="start_s", title="start", unit="s", compared_with="bare_s", aim_ratio=1.1)
 BARE = Figure(key="bare_s", title="bare", unit="s")
+RATE = Figure(key="rate", title="rate", unit="times", aim_min=0.95)
+FAILED = Figure(key="failed", title="failed", unit="requests", aim=0)
 FAILOVER = Figure(key="failover_s", title="failover", unit="s", compared_with="swarm_s", aim=3.0)
 
 KEYS = {
@@ -31,7 +33,7 @@ def a_report(**measured: Measured) -> Report:
     return Report(
         title="A title",
         circumstances=("machine: a small one", "date: today"),
-        figures=(START, BARE, FAILOVER),
+        figures=(START, BARE, FAILOVER, RATE, FAILED),
         measured=measured,
     )
 
@@ -73,6 +75,22 @@ class TestJson:
 
         assert (found["failover_s"]["compared_with"], found["failover_s"]["ratio"]) == ("aim", 0.5)
 
+    def test_of_what_should_be_great_the_least_is_the_worst(self) -> None:
+        found = a_report(rate=Measured.of_runs([1.0, 0.76, 1.1], more_is_better=True)).to_json()
+
+        assert found["rate"] == {
+            "value": 1.0,
+            "worst": 0.76,
+            "unit": "times",
+            "compared_with": "aim",
+            "ratio": 1.053,
+        }
+
+    def test_has_no_ratio_to_an_aim_of_nothing(self) -> None:
+        found = a_report(failed=runs(3)).to_json()
+
+        assert (found["failed"]["compared_with"], found["failed"]["ratio"]) == ("aim", None)
+
     def test_says_none_where_there_is_nothing_to_compare_with(self) -> None:
         found = a_report(start_s=runs(6.0)).to_json()
 
@@ -99,6 +117,18 @@ class TestTable:
         assert "2.50" in failover
         assert "4.00" in failover
         assert "≤ 3 s: reached" in failover
+
+    @pytest.mark.parametrize(
+        ("value", "verdict"), [(0.95, "≥ 0.95 times: reached"), (0.949, "≥ 0.95 times: missed")]
+    )
+    def test_an_aim_may_be_a_least_value(self, value: float, verdict: str) -> None:
+        assert verdict in a_report(rate=runs(value)).to_text()
+
+    @pytest.mark.parametrize(
+        ("value", "verdict"), [(0, "≤ 0 requests: reached"), (1, "≤ 0 requests: missed")]
+    )
+    def test_an_aim_may_be_nothing(self, value: float, verdict: str) -> None:
+        assert verdict in a_report(failed=runs(value)).to_text()
 
     def test_judges_no_ratio_without_the_figure_it_belongs_to(self) -> None:
         """Only the bare engine was to be beaten; beside anything else the ratio means something else."""

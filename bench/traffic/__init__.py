@@ -1,0 +1,1 @@
+"""The benchmark of traffic: `python -m bench.traffic`. See bench/README.md."""
