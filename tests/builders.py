@@ -12,7 +12,15 @@ from bayplan.model.placements import Cause, Want
 from bayplan.model.states import PodState
 from manager.planning.changes import PendingPod
 from manager.planning.situation import has_ended
-from manager.planning.view import ClusterView, NodeView, PodView, Requirements, Toleration, WorkloadView
+from manager.planning.view import (
+    ClusterView,
+    HostPort,
+    NodeView,
+    PodView,
+    Requirements,
+    Toleration,
+    WorkloadView,
+)
 
 GIB = 2**30
 NOW_S = 1000.0
@@ -26,12 +34,14 @@ def asks(
     *,
     selector: Mapping[str, str] | None = None,
     tolerations: Sequence[Toleration] = (),
+    host_ports: Sequence[HostPort] = (),
 ) -> Requirements:
     """Requirements of one pod."""
     return Requirements(
         requests=Amounts(cpu_millis=round(cpu * 1000), memory_bytes=round(memory_gib * GIB), pods=1),
         node_selector=tuple(sorted((selector or {}).items())),
         tolerations=tuple(tolerations),
+        host_ports=tuple(host_ports),
     )
 
 

@@ -28,6 +28,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from tests.free_ports import free_port
+
 CACHE = Path(__file__).parent.parent / ".cache"
 IMAGE = "bayplan-test/busybox:1"
 APPLETS = (
@@ -215,9 +217,7 @@ class ImageRegistry:
     """
 
     def __init__(self, home: Path, *, account: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._home = home
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {

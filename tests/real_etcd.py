@@ -10,6 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.free_ports import free_port
+
 START_TIMEOUT_S = 20.0
 _CHECKOUT = Path(__file__).parent.parent
 
@@ -36,9 +38,9 @@ class RealEtcd:
         self._directory = directory
         self._flags = flags
         self._scheme = scheme
-        self.port = _free_port()
-        self._peer_port = _free_port()
-        self._health_port = _free_port()
+        self.port = free_port()
+        self._peer_port = free_port()
+        self._health_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -119,9 +121,3 @@ class RealEtcd:
     async def restart(self) -> None:
         """Start again without blocking the loop."""
         await asyncio.to_thread(self.start)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

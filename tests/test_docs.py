@@ -15,7 +15,8 @@ from typer.main import get_command
 
 import bayplan.cli.main  # noqa: F401 - adds the commands
 from bayplan.cli.app import app
-from bench.cluster_figures import FIGURES
+from bench import cluster_figures
+from bench.traffic import figures as traffic_figures
 from deploy.shell import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
@@ -135,7 +136,8 @@ class TestPerformance:
     def test_has_a_row_for_each_figure(self) -> None:
         text = (ROOT / "docs/performance.md").read_text()
 
-        assert [figure.key for figure in FIGURES if f"({figure.key})" not in text] == []
+        figures = (*cluster_figures.FIGURES, *traffic_figures.FIGURES)
+        assert [figure.key for figure in figures if f"({figure.key})" not in text] == []
 
 
 class TestErrors:

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.attacks.world import World, free_ports, serving
+from tests.attacks.world import World, serving
+from tests.free_ports import free_port
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -47,7 +48,7 @@ class ManagerProcess:
 @asynccontextmanager
 async def manager_process(world: World) -> AsyncIterator[ManagerProcess]:
     """One that has joined the world's cluster, until the end."""
-    port, directory = free_ports(), world.directory / "m3"
+    port, directory = free_port(in_a_row=2), world.directory / "m3"
     token, log = world.directory / "m3.token", world.directory / "m3.log"
     token.write_text(await world.token("manager"))
     command = [

@@ -27,7 +27,8 @@ from bayplan.v1 import control_pb2 as control
 from bayplan.v1.access_pb2_grpc import AccessServicer, AccessStub, add_AccessServicer_to_server
 from bayplan.v1.callers_pb2 import ROLE_VIEWER
 from bayplan.v1.control_pb2_grpc import ControlStub
-from tests.attacks.world import Denial, Member, World, denial, free_ports, read_to_end
+from tests.attacks.world import Denial, Member, World, denial, read_to_end
+from tests.free_ports import free_port
 
 pytestmark = [pytest.mark.etcd, pytest.mark.asyncio(loop_scope="package")]
 
@@ -214,7 +215,7 @@ class TestANodeThatServesAsAManager:
     """Its certificate is good, and the root that it shows is the one that tokens pin."""
 
     async def test_nobody_speaks_to_it(self, world: World) -> None:
-        false, port = FalseManager(), free_ports()  # type: ignore[abstract]  # gRPC answers for the other methods
+        false, port = FalseManager(), free_port(in_a_row=2)  # type: ignore[abstract]  # gRPC answers for the other methods
         transport = GrpcTransport(OwnIdentity(world.members["node"].credentials))
         register = partial(add_AccessServicer_to_server, false)
         listener = await transport.serve("127.0.0.1", port, [register], [])

@@ -26,7 +26,8 @@ from bayplan.v1.access_pb2_grpc import AccessStub
 from bayplan.v1.callers_pb2 import ROLE_VIEWER
 from manager.access.attempts import FAILURES_MAX
 from manager.store import keys
-from tests.attacks.world import Member, World, denial, free_ports
+from tests.attacks.world import Member, World, denial
+from tests.free_ports import free_port
 
 pytestmark = [pytest.mark.etcd, pytest.mark.asyncio(loop_scope="package")]
 
@@ -212,7 +213,7 @@ class FalseManager:
         await asyncio.to_thread(_write, path, self.key_pem + self.certificates_pem)
         context.load_cert_chain(path)
         context.set_alpn_protocols(["h2"])
-        port = free_ports()
+        port = free_port(in_a_row=2)
         server = await asyncio.start_server(self._listen, "127.0.0.1", port + 1, ssl=context)
         async with server:
             yield f"127.0.0.1:{port}"

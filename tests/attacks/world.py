@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import random
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,6 +37,7 @@ from manager.access.settings import AccessSettings
 from manager.manager import Manager, ManagerSettings
 from manager.store import keys
 from manager.store.etcd import EtcdStore
+from tests.free_ports import free_port
 from tests.real_etcd import RealEtcd
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class World:
 
     async def add_manager(self, name: str, *, join: str = "", token: str = "") -> LiveManager:
         """One more in this process, as manager/main.py starts it."""
-        port = free_ports()
+        port = free_port(in_a_row=2)
         settings = AccessSettings(
             data_dir=self.directory / name, join=join, join_token=token, join_token_file=None,
             cluster_key_command="", certificate_life_s=LIFE_S, insecure_loopback=False,
@@ -382,18 +382,6 @@ def free_host() -> str:
     """A loopback address that no other test uses."""
     number = next(_hosts)
     return f"127.1.{number // 250}.{number % 250 + 1}"
-
-
-def free_ports() -> int:
-    """A port that is free together with the next one."""
-    for _ in range(100):
-        with socket.socket() as main, socket.socket() as joining:
-            main.bind(("127.0.0.1", 0))
-            port = int(main.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                joining.bind(("127.0.0.1", port + 1))
-                return port
-    raise AssertionError("no two ports in a row are free")
 
 
 async def serving(port: int, *, within_s: float = 20.0) -> None:

@@ -22,6 +22,7 @@ from deploy.shell import CACHE, ROOT, run
 IMAGE = "bayplan-bare-host:dev"
 NETWORK, NET, BRIDGE = "bayplan-hosts", "172.31.87", "bayplan-bare"
 NAMES = ("first", "second", "third", "fourth")
+UNITS = ("bayplan-etcd", "bayplan-manager", "bayplan-agent", "bayplan-proxy", "bayplan-dns")
 # What the image has for pip, instead of an index.
 OFFLINE = (
     "--env=PIP_NO_INDEX=1",
@@ -185,7 +186,7 @@ class BareHosts:
         """What a developer wants to see after a failure."""
         parts = []
         for name in NAMES:
-            for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
+            for unit in UNITS:
                 said = self.attempt(name, f"journalctl --no-pager --output=cat --lines=25 --unit={unit}")
                 parts.append(f"--- {name} {unit}\n{said.stdout}")
         return "\n".join(parts)

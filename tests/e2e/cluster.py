@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,7 +56,7 @@ class Cluster:
         images.build_all()
         self.local.down()
         self.local.up()
-        self._push_app()
+        self.push_image(Path(__file__).parent / "app", APP_IMAGE)
         self.wait_until_whole()
 
     def wait_until_whole(self) -> None:
@@ -63,20 +64,24 @@ class Cluster:
 
     def heal(self) -> None:
         """Undo every fault and delete every workload, so that the next test finds a whole, empty cluster."""
+        self.mend()
+        self.delete_everything()
+
+    def mend(self) -> None:
+        """Undo every fault; what runs goes on. For tests that share what they have applied."""
         for service in ("etcd", "registry", *MANAGERS, *NODES.values()):
             self.local.power_on(service)
         for node in NODES:
             self.local.heal_link(node)
             self.release_agent(node)
         self.wait_until_whole()
-        for node in NODES:
-            self.bay("uncordon", node)
-        self.delete_everything()
+        for node, row in self.node_rows().items():
+            if row[1] != "Ready":  # But something beside it: cordoned.
+                self.ok("uncordon", node)
 
     def delete_everything(self) -> None:
-        for kind in ("deployments", "services"):
-            for name in self.ok("get", kind, "-o", "name").split():
-                self.ok("delete", name)
+        if found := self.ok("get", "deployments,services,ingresses", "-o", "name").split():
+            self.ok("delete", *found)
         eventually(self._is_empty, within_s=WHOLE_TIMEOUT_S, otherwise=self.report)
 
     def report(self) -> str:
@@ -103,10 +108,21 @@ class Cluster:
 
     def apply(self, *documents: dict[str, Any], wait: bool = True) -> subprocess.CompletedProcess[str]:
         """Apply documents, JSON being YAML."""
+        return self.bay("apply", "-f", self._manifest(documents), *([] if wait else ["--no-wait"]))
+
+    def delete(self, *documents: dict[str, Any]) -> None:
+        """Delete what documents describe, as far as it is there."""
+        self.ok("delete", "--ignore-not-found", "-f", self._manifest(documents))
+
+    def _manifest(self, documents: Sequence[dict[str, Any]]) -> str:
         self._manifests += 1
         path = self._directory / f"manifest-{self._manifests}.yaml"
         path.write_text("\n---\n".join(json.dumps(document, indent=2) for document in documents))
-        return self.bay("apply", "-f", str(path), *([] if wait else ["--no-wait"]))
+        return str(path)
+
+    def vip(self, service: str) -> str:
+        """The address of a service."""
+        return str(json.loads(self.ok("get", "svc", service, "-o", "json"))["status"]["clusterIP"])
 
     # Faults
 
@@ -218,16 +234,10 @@ class Cluster:
         done = self.bay(*arguments)
         return done.stdout + done.stderr
 
-    def _push_app(self) -> None:
-        context = CACHE / "e2e-app"
-        context.mkdir(parents=True, exist_ok=True)
-        here = Path(__file__).parent / "app"
-        for source in (here / "Dockerfile", here / "serve", CACHE / "bin/busybox"):
-            target = context / source.name
-            target.write_bytes(source.read_bytes())
-            target.chmod(source.stat().st_mode)
-        image = f"{self.local.registry}/{APP_IMAGE}"
-        run(
-            [*docker(), "build", "--quiet", "--tag", image, str(context)], env=images.builder(), timeout_s=120
-        )
-        run([*docker(), "push", "--quiet", image], timeout_s=60)
+    def push_image(self, directory: Path, image: str) -> None:
+        """Build `directory`, with busybox beside its files, and push it to the cluster's registry."""
+        context = CACHE / f"e2e-{directory.name}"
+        shutil.rmtree(context, ignore_errors=True)
+        shutil.copytree(directory, context)
+        shutil.copy(CACHE / "bin/busybox", context)
+        images.push(context, f"{self.local.registry}/{image}")

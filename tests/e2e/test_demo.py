@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy import page_beside
+from deploy.local_cluster import TESTS
 from deploy.shell import ROOT
 
 HERE = Path(__file__).parent
@@ -22,6 +27,13 @@ def demo(example: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_page_afterwards() -> Iterator[None]:
+    """It would go on, with its load."""
+    yield
+    page_beside.stop(TESTS)
+
+
 @pytest.mark.usefixtures("cluster")
 class TestDemo:
     def test_runs_through_and_again_on_its_own_cluster(self) -> None:
@@ -31,7 +43,12 @@ class TestDemo:
             assert done.returncode == 0, done.stdout + done.stderr
             assert "All 3 pods run again, on the other nodes" in done.stdout
             assert "Another manager took a write" in done.stdout
+            assert done.stdout.count("hello from my-app-") >= 2 * 3 + 2 * 2
             assert "make demo-down" in done.stdout
+            url = f"http://127.0.0.1:{TESTS.page_port}"
+            assert url in done.stdout
+            with urllib.request.urlopen(f"{url}/live", timeout=10) as live:
+                assert json.loads(live.readline().removeprefix(b"data: "))["nodes"]
 
     def test_ends_with_an_error_at_the_step_that_does_not_see_its_pods(self, tmp_path: Path) -> None:
         """The example's manifests with an image whose command is missing."""

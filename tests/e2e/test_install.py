@@ -13,7 +13,7 @@ import pytest
 from bayplan import __version__
 from deploy import engine, wheels
 from deploy.shell import ROOT, StepError, run
-from tests.e2e.bare_hosts import NAMES, BareHosts, read_blocks
+from tests.e2e.bare_hosts import NAMES, UNITS, BareHosts, read_blocks
 from tests.e2e.cluster import eventually
 
 # The first test installs a whole cluster, and where it was never done its image is built before.
@@ -23,6 +23,17 @@ BLOCKS = read_blocks((ROOT / "docs/install.md").read_text())
 CLUSTER = ("1. ", "2. ", "3. ", "4. ", "5. ", "6. ")
 LATER, UPGRADE, REMOVE = "Another node, later", "Upgrade", "Remove"
 NODE_TIMEOUT_S = 60
+NODE_UNITS = ("bayplan-agent", "bayplan-proxy", "bayplan-dns")
+# linux/capability.h
+CAPABILITIES = {
+    "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12,
+    "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19,
+}  # fmt: skip
+ALLOWED = {
+    "bayplan-agent": ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE"),
+    "bayplan-proxy": ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"),
+    "bayplan-dns": ("CAP_NET_BIND_SERVICE",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,13 @@ def status_of(hosts: BareHosts, host: str, unit: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+):\s*(.*)$", text, re.MULTILINE))
 
 
+def main_pids(hosts: BareHosts, host: str, *units: str) -> dict[str, str]:
+    """Unit → its main process; "0" while there is none."""
+    return {
+        unit: hosts.bash(host, f"systemctl show --property=MainPID --value {unit}").strip() for unit in units
+    }
+
+
 class TestTheDocument:
     """In this order: each test goes on where the one before ended."""
 
@@ -104,18 +122,40 @@ class TestTheDocument:
         assert (without.returncode != 0, without.stdout) == (True, "")
         assert "/bayplan/v1/" in hosts.bash("first", f"{get} {own}")
 
-    def test_runs_managers_as_a_user_of_their_own_and_nobody_with_capabilities(
+    def test_runs_managers_as_a_user_of_their_own_and_nobody_with_more_capabilities_than_it_needs(
         self, hosts: BareHosts
     ) -> None:
         uids = {}
-        for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
+        for unit in UNITS:
             status = status_of(hosts, "second", unit)
-            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, unit
+            bits = sum(1 << CAPABILITIES[name] for name in ALLOWED.get(unit, ()))
+            assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == bits, unit
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), unit
             uids[unit] = status["Uid"].split()[0]
 
-        assert uids["bayplan-agent"] == "0"
+        assert {uids[unit] for unit in NODE_UNITS} == {"0"}
         assert len(set(uids.values())) == 3
+
+    def test_leaves_proxy_and_name_server_alone_when_the_agent_restarts(self, hosts: BareHosts) -> None:
+        before = main_pids(hosts, "third", *NODE_UNITS)
+
+        hosts.bash("third", "systemctl restart bayplan-agent")
+
+        after = main_pids(hosts, "third", *NODE_UNITS)
+        assert after.pop("bayplan-agent") != before.pop("bayplan-agent")
+        assert after == before
+        wait_for_nodes(hosts, *NAMES[:3])
+
+    def test_starts_proxy_and_name_server_again_when_they_die(self, hosts: BareHosts) -> None:
+        for unit in ("bayplan-proxy", "bayplan-dns"):
+            before = main_pids(hosts, "third", unit)[unit]
+
+            hosts.bash("third", f"kill -9 {before}")
+
+            def runs_again(unit: str = unit, before: str = before) -> bool:
+                return main_pids(hosts, "third", unit)[unit] not in ("0", before)
+
+            eventually(runs_again, within_s=5, otherwise=hosts.report)
 
     def test_can_be_followed_again_without_harm(self, hosts: BareHosts) -> None:
         said = hosts.bash("second", "bay install manager; bay install agent")
@@ -133,6 +173,7 @@ class TestTheDocument:
 
     def test_upgrades_a_host_in_place_and_its_pods_run_on(self, hosts: BareHosts, tmp_path: Path) -> None:
         before = hosts.pods("second")
+        served_by = main_pids(hosts, "second", "bayplan-proxy", "bayplan-dns")
         assert before
         wheel, version = newer_wheel(tmp_path)
         hosts.give_wheel("second", wheel)
@@ -146,6 +187,7 @@ class TestTheDocument:
 
         eventually(is_new, within_s=NODE_TIMEOUT_S, otherwise=hosts.report)
         assert hosts.pods("second") == before
+        assert main_pids(hosts, "second", "bayplan-proxy", "bayplan-dns") == served_by
 
     def test_makes_a_host_that_comes_back_by_itself_after_a_reboot(self, hosts: BareHosts) -> None:
         """Member of etcd, manager and node; the others hold the majority meanwhile."""
@@ -162,7 +204,7 @@ class TestTheDocument:
             within_s=NODE_TIMEOUT_S,
             otherwise=hosts.report,
         )
-        for unit in ("bayplan-etcd", "bayplan-manager", "bayplan-agent"):
+        for unit in UNITS:
             assert hosts.bash("third", f"systemctl is-active {unit}").strip() == "active"
 
     def test_removes_a_node_and_its_access(self, hosts: BareHosts) -> None:

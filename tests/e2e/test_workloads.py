@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Cluster, eventually
+from deploy.local_cluster import NODES
+from tests.e2e.cluster import APP_IMAGE, Cluster, eventually
 from tests.e2e.documents import deployment
-from tests.e2e.watch import ContainerWatch
+from tests.e2e.watch import ContainerWatch, Seen
 
 WEB = "Deployment/web"
 
@@ -121,6 +123,87 @@ class TestInside:
         eventually(
             lambda: "run of" in cluster.bay("logs", "-p", pod).stdout, within_s=20, otherwise=cluster.report
         )
+
+
+class TestSeveralContainers:
+    """A pod of an app and a side-car that asks it over localhost, and is ready three seconds after its start."""
+
+    ASKS = (
+        "trap 'exit 0' TERM; echo I am the side-car; until wget -q -O- http://127.0.0.1:8080/; do sleep 0.1; done;"
+        " sleep 3; touch /tmp/asked; while true; do sleep 1000 & wait $!; done"
+    )
+
+    def test_a_killed_side_car_comes_back_and_nobody_else_notices(
+        self, cluster: Cluster, watch: ContainerWatch
+    ) -> None:
+        document = deployment(replicas=1)
+        probe = {"exec": {"command": ["test", "-e", "/tmp/asked"]}, "periodSeconds": 1}
+        document["spec"]["template"]["spec"]["containers"].append(
+            {"name": "side", "image": APP_IMAGE, "command": ["sh", "-c", self.ASKS], "readinessProbe": probe}
+        )
+        done = cluster.apply(document)
+        assert done.returncode == 0, done.stdout + done.stderr
+        pod, before = _pod(cluster), self._containers(watch)
+        assert set(before) == {"", "app", "side"}, "the sandbox and the two"
+        assert self._row(cluster)[1:4] == ["2/2", "Running", "0"]
+        assert f"hello from {pod}" in cluster.ok("logs", pod, "-c", "side"), (
+            "it had the app's answer over localhost"
+        )
+        address = self._address(cluster)
+
+        cluster.local.execute(NODES[before["side"].node], "docker", "kill", before["side"].id)
+        eventually(lambda: self._row(cluster)[1] == "1/2", within_s=10, otherwise=cluster.report)
+        eventually(lambda: self._row(cluster)[1] == "2/2", within_s=20, otherwise=cluster.report)
+
+        after = self._containers(watch)
+        assert (after[""].id, after["app"].id) == (before[""].id, before["app"].id)
+        assert after["side"].id != before["side"].id
+        assert (self._row(cluster)[3], self._address(cluster)) == ("1", address)
+        assert "I am the side-car" in cluster.ok("logs", "-p", pod, "-c", "side")
+        inside = cluster.bay("exec", pod, "--", "wget", "-q", "-O-", f"http://{address}:8080/")
+        assert inside.stdout == f"hello from {pod}\n"
+        assert 'Defaulted container "app" out of: app, side' in inside.stderr
+
+    def test_a_killed_sandbox_takes_all_along_and_the_address_stays(
+        self, cluster: Cluster, watch: ContainerWatch
+    ) -> None:
+        document = deployment(replicas=1)
+        script = "trap 'exit 0' TERM; while true; do sleep 1000 & wait $!; done"
+        document["spec"]["template"]["spec"]["containers"].append(
+            {"name": "side", "image": APP_IMAGE, "command": ["sh", "-c", script]}
+        )
+        assert cluster.apply(document).returncode == 0
+        before, address = self._containers(watch), self._address(cluster)
+
+        cluster.local.execute(NODES[before[""].node], "docker", "kill", before[""].id)
+        eventually(
+            lambda: (
+                len({each.id for each in watch.now().of(WEB)} - {each.id for each in before.values()}) == 3
+            ),
+            within_s=30,
+            otherwise=cluster.report,
+        )
+        eventually(lambda: self._row(cluster)[1] == "2/2", within_s=20, otherwise=cluster.report)
+
+        assert self._address(cluster) == address
+        assert not {each.id for each in self._containers(watch).values()} & {
+            each.id for each in before.values()
+        }
+
+    @staticmethod
+    def _containers(watch: ContainerWatch) -> dict[str, Seen]:
+        """By name; the sandbox's is empty."""
+        return {seen.container: seen for seen in watch.now().of(WEB)}
+
+    @staticmethod
+    def _row(cluster: Cluster) -> list[str]:
+        """NAME, READY, STATUS, RESTARTS, AGE."""
+        return cluster.ok("get", "pods", "--no-headers").split()
+
+    @staticmethod
+    def _address(cluster: Cluster) -> str:
+        pods = json.loads(cluster.ok("get", "pods", "-o", "json"))
+        return str(pods["items"][0]["status"]["podIP"])
 
 
 class TestBadInput:

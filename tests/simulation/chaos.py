@@ -9,15 +9,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from bayplan.client.errors import BayplanError
 from manager.history import History, decode_history
 from manager.store import keys
-from tests.simulation.cluster import Cluster, Node, deployment
+from tests.simulation.cluster import Cluster, Node, deployment, service
+from tests.simulation.traffic_watcher import TrafficWatcher
 
 FAULTS_S = 60.0
 SETTLED_WITHIN_S = 90.0
 WORKLOADS = {"api": 300, "shop": 500, "web": 800}  # Millicores a pod: some nodes are full at times.
+PROBED = "shop"
+SEVERAL = "web"  # Its pods have a side-car, and so a sandbox.
+SPARE_SERVICES = 4  # They find no pods, and come and go.
+# How long the last requests of a pod take: it leaves proxies that are in reach well before its time is over.
+REQUESTS_LAST_S = 1.5
 REPLICAS_MAX = 8
 # Faults of etcd are rare: every other one would be hidden behind them.
 WEIGHTS = {
@@ -33,7 +40,23 @@ WEIGHTS = {
     "freeze_etcd_for_a_moment": 1,
     "kill_container": 3,
     "hang_or_free_engine": 1,
+    "fail_or_heal_probes": 3,
+    "stick_or_free_proxy": 1,
 }
+
+
+def _workload(name: str, replicas: int, version: str) -> dict[str, Any]:
+    document = deployment(
+        name,
+        replicas=replicas,
+        version=version,
+        cpu=f"{WORKLOADS[name]}m",
+        has_side_car=name == SEVERAL,
+    )
+    if name == PROBED:
+        probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
+        document["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
+    return document
 
 
 class Chaos:
@@ -46,25 +69,33 @@ class Chaos:
         self._cluster = cluster
         self._faults = random.Random(f"faults {seed}")
         self._user = random.Random(f"user {seed}")
+        self._other_user = random.Random(f"other user {seed}")
         self._isolated: set[str] = set()
         self._cut_links: set[tuple[str, str]] = set()
         self._frozen: set[str] = set()
         self._cut_clients: set[str] = set()
         self._hung: set[str] = set()
+        self.traffic = TrafficWatcher(cluster)
 
     async def run(self) -> None:
         """Faults for a minute, then heal everything and wait until what runs is what is wanted."""
-        async with asyncio.TaskGroup() as parts:
-            actors = [
+        await self._cluster.client.apply([service(name) for name in WORKLOADS])
+        for node in self._cluster.nodes.values():
+            node.proxy.requests_last_s = REQUESTS_LAST_S
+        async with self.traffic, asyncio.TaskGroup() as parts:
+            users = [
                 parts.create_task(self._write_for_ever(), name="user"),
-                parts.create_task(self._look_for_ever(), name="look"),
+                parts.create_task(self._write_services_for_ever(), name="other user"),
             ]
+            look = parts.create_task(self._look_for_ever(), name="look")
             await self._break_for(FAULTS_S)
-            actors[0].cancel()
+            for user in users:
+                user.cancel()
             await self._heal()
             await self._uncordon_all()
             await self._cluster.until_steady(within_s=SETTLED_WITHIN_S, for_s=10)
-            actors[1].cancel()
+            look.cancel()
+            assert not self.traffic.differences()
 
     def _tell(self, what: str) -> None:
         self.story.append(f"{asyncio.get_running_loop().time():.3f} {what}")
@@ -89,11 +120,16 @@ class Chaos:
     async def _kill_or_boot_node(self) -> str:
         node = self._any_node()
         if node.is_dead:
-            node.boot()
+            self._boot(node)
             return f"{node.name} boots"
         self._hung.discard(node.name)
         await node.kill()
         return f"{node.name} loses power"
+
+    @staticmethod
+    def _boot(node: Node) -> None:
+        node.boot()
+        node.proxy.requests_last_s = REQUESTS_LAST_S
 
     async def _isolate_or_heal_node(self) -> str:
         name = self._any_node().name
@@ -200,6 +236,28 @@ class Chaos:
         node.engine.freeze()
         return f"the engine of {node.name} hangs"
 
+    async def _fail_or_heal_probes(self) -> str:
+        node = self._any_node()
+        running = [
+            found.id for found in self._cluster.containers(PROBED) if found.id in node.engine.containers
+        ]
+        if not running:
+            return ""
+        chosen = self._faults.choice(running)
+        if node.engine.get(chosen).faults:
+            node.engine.heal_probes(chosen)
+            return f"a probe on {node.name} is well again"
+        node.engine.fail_probes(chosen)
+        return f"a probe on {node.name} fails"
+
+    async def _stick_or_free_proxy(self) -> str:
+        node = self._any_node()
+        if node.proxy.is_stuck:
+            node.proxy.unstick()
+            return f"the proxy of {node.name} follows again"
+        node.proxy.is_stuck = True
+        return f"the proxy of {node.name} follows no more"
+
     async def _heal(self) -> None:
         cluster = self._cluster
         cluster.network.heal()
@@ -211,8 +269,11 @@ class Chaos:
                 manager.start()
         for node in cluster.nodes.values():
             node.engine.thaw()
+            node.proxy.unstick()
+            for container in node.engine.containers:
+                node.engine.heal_probes(container)
             if node.is_dead:
-                node.boot()
+                self._boot(node)
             elif not node.has_agent:
                 node.start_agent()
         self._tell("all is healed")
@@ -235,13 +296,24 @@ class Chaos:
                 if is_delete:
                     await self._cluster.client.delete("Deployment", name)
                 else:
-                    document = deployment(name, replicas=replicas, version=version, cpu=f"{WORKLOADS[name]}m")
-                    await self._cluster.client.apply([document])
+                    await self._cluster.client.apply([_workload(name, replicas, version)])
             except BayplanError as error:
                 self._tell(f"{name}: {type(error).__name__}: {error}")
             else:
                 self.acknowledged[name] = 0 if is_delete else replicas
                 self._tell(f"{name}: {'deleted' if is_delete else replicas}")
+
+    async def _write_services_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._other_user.expovariate(1 / 6))
+            name = f"spare-{self._other_user.randrange(SPARE_SERVICES)}"
+            try:
+                if self._other_user.random() < 0.5:
+                    await self._cluster.client.delete("Service", name)
+                else:
+                    await self._cluster.client.apply([service(name, type="NodePort")])
+            except BayplanError as error:
+                self._tell(f"{name}: {type(error).__name__}: {error}")
 
     async def _drain_or_uncordon(self) -> None:
         node, drain = self._user.choice(list(self._cluster.nodes)), self._user.random() < 0.5

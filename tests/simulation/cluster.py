@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.agent import Agent
+from agent.network.simulated import SimulatedNetwork, SimulatedNotes
+from agent.next_step import run_of, sandbox_of
+from agent.probes.simulated import SimulatedProber
 from agent.runtime import port as runtime_port
-from agent.runtime.port import Container, ContainerState
+from agent.runtime.port import SANDBOX, Container, ContainerState
 from agent.runtime.simulated import SimulatedRuntime
 from agent.runtime.simulated_engine import SimulatedEngine
 from agent.runtime.simulated_images import Program, SimulatedRegistry
 from agent.settings import AgentSettings
+from agent.traffic.simulated import SimulatedProxy
 from bayplan.client import Client
 from bayplan.model.names import PodId
+from manager.founding import NetworkChoice
 from manager.manager import Manager, ManagerSettings
 from manager.store import keys
 from tests.fakes.etcd_server import FakeEtcd
@@ -32,6 +37,8 @@ from tests.fakes.store import FakeStore
 from tests.simulation.watcher import Watcher, ended
 
 IMAGE = "app:1"
+SIDE_CAR = "side-car"
+_WORKLOADS = keys.resources_of("Deployment")
 WALL_S = 1_700_000_000.0
 
 
@@ -43,12 +50,14 @@ def deployment(
     cpu: str = "100m",
     version: str = "",
     namespace: str = "default",
+    has_side_car: bool = False,
     **pod_spec: Any,
 ) -> dict[str, Any]:
     """A document in Kubernetes' shape; another `version` makes another template."""
     container: dict[str, Any] = {"name": "app", "image": image, "resources": {"requests": {"cpu": cpu}}}
     if version:
         container["env"] = [{"name": "VERSION", "value": version}]
+    side_cars = [{"name": SIDE_CAR, "image": IMAGE}] if has_side_car else []
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -58,9 +67,19 @@ def deployment(
             "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [container], **pod_spec},
+                "spec": {"containers": [container, *side_cars], **pod_spec},
             },
         },
+    }
+
+
+def service(name: str = "web", **spec: Any) -> dict[str, Any]:
+    """A document that finds the pods of the deployment of its name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}], **spec},
     }
 
 
@@ -70,15 +89,15 @@ class Node:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.name = name
         self.host = FakeHost(name)
-        index = int(name[1:])
-        self.engine = SimulatedEngine(
-            cluster.registry, name=name, subnet=f"10.42.{index}.0/24", start_delay_s=0.05
-        )
+        self.engine = SimulatedEngine(cluster.registry, name=name, start_delay_s=0.05)
         self._cluster = cluster
         self._data = cluster.data / name
         self._task: asyncio.Task[None] | None = None
         self._transport: FakeTransport | None = None
         self.agent: Agent | None = None
+        # Both outlive the agent: a note on the disk, and a process of its own.
+        self._notes = SimulatedNotes()
+        self.proxy = SimulatedProxy()
         self.is_dead = False
         self._foreign = ""
 
@@ -106,10 +125,14 @@ class Node:
             managers=tuple(f"{name}:7400" for name in self._cluster.managers),
             address=self.name,
         )
+        runtime = SimulatedRuntime(self.engine, cluster="", node=self.name)
         self.agent = Agent(
             settings,
             transport=self._transport,
-            runtime=SimulatedRuntime(self.engine, cluster="", node=self.name),
+            runtime=runtime,
+            network=SimulatedNetwork(runtime, self._notes),
+            proxy=self.proxy,
+            prober=SimulatedProber(self.engine, runtime),
             host=self.host,
             wall_s=self._cluster.wall_s,
             rng=self._cluster.process_chance(self.name),
@@ -147,19 +170,28 @@ class Node:
         """The host comes back."""
         self._cluster.network.revive(self.name)
         self.host.reboot()
+        self.proxy = SimulatedProxy()
         self.engine.restart()
         self.is_dead = False
         self.add_foreign()
         self.start_agent()
 
     def running(self) -> list[PodId]:
-        """Pods whose container runs, from the engine itself."""
+        """Pods whose app runs, from the engine itself."""
         return [
             PodId.parse(container.shown.labels[runtime_port.LABEL_POD])
             for container in self.engine.containers.values()
             if container.shown.state is ContainerState.RUNNING
-            and runtime_port.LABEL_POD in container.shown.labels
+            and container.shown.labels.get(runtime_port.LABEL_CONTAINER) == "app"
         ]
+
+    def half_pods(self) -> set[str]:
+        """Pods of which something runs, but not all of it, or not in its present sandbox."""
+        pods: dict[str, list[Container]] = {}
+        for each in self.engine.containers.values():
+            if each.shown.state is ContainerState.RUNNING and runtime_port.LABEL_POD in each.shown.labels:
+                pods.setdefault(each.shown.labels[runtime_port.LABEL_POD], []).append(each.shown)
+        return {uid for uid, containers in pods.items() if not _is_whole(containers)}
 
 
 class ManagerProcess:
@@ -181,7 +213,11 @@ class ManagerProcess:
         self._store = FakeStore(self._cluster.etcd, self.etcd_client)
         self.manager = Manager(
             ManagerSettings(
-                id=self.name, listen_host=self.name, listen_port=7400, advertise=f"{self.name}:7400"
+                id=self.name,
+                listen_host=self.name,
+                listen_port=7400,
+                advertise=f"{self.name}:7400",
+                network=self._cluster.pods_network,
             ),
             store=self._store,
             transport=self._transport,
@@ -235,8 +271,11 @@ class ManagerProcess:
 class Cluster:
     """Three managers and five nodes unless said otherwise. Use as `async with`."""
 
-    def __init__(self, data: Path, *, managers: int = 3, nodes: int = 5) -> None:
+    def __init__(
+        self, data: Path, *, managers: int = 3, nodes: int = 5, pods_network: NetworkChoice | None = None
+    ) -> None:
         self.data = data
+        self.pods_network = pods_network or NetworkChoice()
         self._processes = 0
         self.network = FakeNetwork()
         self.etcd = FakeEtcd()
@@ -285,7 +324,10 @@ class Cluster:
         if leader is None or leader.manager is None or leader.manager.leadership is None:
             return False
         nodes = leader.manager.leadership.state.nodes
-        return len(nodes) == len(self.nodes) and all(entry.has_reported for entry in nodes.values())
+        # A node takes no pods before its network stands.
+        return len(nodes) == len(self.nodes) and all(
+            entry.has_reported and not entry.condition.network_problem for entry in nodes.values()
+        )
 
     @property
     def leader(self) -> ManagerProcess | None:
@@ -357,7 +399,7 @@ class Cluster:
     def desired(self) -> dict[str, int]:
         """How many pods each workload wants, by uid, read from the store alone."""
         found = {}
-        for item in self.etcd.items(keys.RESOURCES):
+        for item in self.etcd.items(_WORKLOADS):
             record = json.loads(item.value)
             found[record["uid"]] = 0 if record["deleting"] else record["document"]["spec"].get("replicas", 1)
         return found
@@ -365,7 +407,7 @@ class Cluster:
     def desired_by_name(self) -> dict[str, int]:
         """The same by name, documents that are being deleted left out."""
         found = {}
-        for item in self.etcd.items(keys.RESOURCES):
+        for item in self.etcd.items(_WORKLOADS):
             record = json.loads(item.value)
             if not record["deleting"]:
                 name = record["document"]["metadata"]["name"]
@@ -378,7 +420,7 @@ class Cluster:
             (pod.workload_uid, pod.slot) for node in self.nodes.values() for pod in node.running()
         )
         wanted = {(uid, slot): 1 for uid, replicas in self.desired().items() for slot in range(replicas)}
-        return slots == wanted
+        return slots == wanted and not any(node.half_pods() for node in self.nodes.values())
 
     async def until_steady(self, *, within_s: float, for_s: float = 5.0) -> None:
         """Wait until it has been settled, without a break, for so long."""
@@ -418,6 +460,15 @@ class Cluster:
         await leader.kill()
         await self.until(lambda: self.leader is not None, within_s=5, what="another leader")
         return asyncio.get_running_loop().time() - begun_s
+
+
+def _is_whole(containers: list[Container]) -> bool:
+    by_name = {each.labels[runtime_port.LABEL_CONTAINER]: each for each in containers}
+    joined = {sandbox_of(each) for name, each in by_name.items() if name != SANDBOX}
+    if joined == {""}:
+        return len(containers) == 1
+    names = {SANDBOX, "app", SIDE_CAR}
+    return len(containers) == 3 and by_name.keys() == names and joined == {run_of(by_name[SANDBOX])}
 
 
 def _epoch(process: ManagerProcess) -> int:

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from manager.founding import NetworkChoice
 from tests.simulation.chaos import Chaos
 from tests.simulation.cluster import Cluster
 from tests.virtual_time import run_virtual
 
 pytestmark = pytest.mark.timeout(120)
+
+# Five addresses for up to seven services: now and then there is none.
+SERVICE_RANGE = "10.96.0.0/29"
 
 
 def seeds() -> list[int]:
@@ -25,7 +29,7 @@ def seeds() -> list[int]:
 async def live(data: Path, seed: int) -> list[str]:
     """One cluster's minute of faults; returns everything that could be seen of it."""
     chance = random.Random(f"latency {seed}")
-    cluster = Cluster(data)
+    cluster = Cluster(data, pods_network=NetworkChoice(service_range=SERVICE_RANGE))
     cluster.network.latency_s = chance.choice([0.0002, 0.001, 0.01, 0.03])
     cluster.etcd.latency_s = chance.choice([0.0005, 0.002, 0.02])
     async with cluster:

@@ -10,8 +10,10 @@ import pytest
 
 from agent.runtime.port import Output
 from agent.runtime.simulated_images import Program
+from bayplan.client import Client
 from bayplan.client.errors import UnavailableError
 from manager.store import keys
+from tests.fakes.network import FakeTransport
 from tests.simulation.cluster import Cluster, ManagerProcess, deployment
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.timeout(120)]
@@ -29,6 +31,12 @@ def leader_of(cluster: Cluster) -> ManagerProcess:
     leader = cluster.leader
     assert leader is not None
     return leader
+
+
+def user_elsewhere(cluster: Cluster) -> Client:
+    """A user of the managers that do not lead: what the leader's connection to etcd suffers is not theirs."""
+    others = [f"{name}:7400" for name in cluster.managers if name != leader_of(cluster).name]
+    return Client(others, transport=FakeTransport(cluster.network, "user"))
 
 
 def written_by(cluster: Cluster) -> dict[str, int]:
@@ -234,9 +242,10 @@ class TestWhatANewLeaderDoesNotKnow:
         leader = leader_of(cluster)
 
         cluster.etcd.cut(leader.etcd_client)
-        for name in cluster.nodes:
-            await cluster.client.update_node(name, set_labels={"a": "b"})
-        await cluster.client.scale("Deployment", "web", 12)
+        async with user_elsewhere(cluster) as user:
+            for name in cluster.nodes:
+                await user.update_node(name, set_labels={"a": "b"})
+            await user.scale("Deployment", "web", 12)
         await cluster.stays(lambda: cluster.running("web").total() == 3, for_s=1.5)
         await leader.kill()
 
@@ -246,8 +255,9 @@ class TestWhatANewLeaderDoesNotKnow:
     async def test_a_commit_whose_reply_was_lost_is_not_done_twice(self, cluster: Cluster) -> None:
         """It was done, the leader died before it knew: the next one tells the agents of it."""
         leader = leader_of(cluster)
-        cluster.etcd.drop_next_reply(leader.etcd_client)
-        await cluster.client.apply([deployment(replicas=10)])
+        async with user_elsewhere(cluster) as user:
+            cluster.etcd.drop_next_reply(leader.etcd_client)
+            await user.apply([deployment(replicas=10)])
         await asyncio.sleep(1)
         assert cluster.running("web").total() == 0
         placed = cluster.etcd.items(keys.PLACEMENTS)

@@ -6,15 +6,25 @@ import asyncio
 
 import pytest
 
-from agent.runtime.port import Output
+from agent.runtime.port import LABEL_CONTAINER, SANDBOX, Output
 from agent.runtime.simulated_images import Program
 from bayplan.client.errors import InvalidDocumentError, NotFoundError
-from tests.simulation.cluster import Cluster, deployment
+from tests.simulation.cluster import SIDE_CAR, Cluster, deployment
 
 pytestmark = [pytest.mark.virtual_time, pytest.mark.timeout(120)]
 
 # What remains in a store whose workloads are all gone.
-LASTING = ("meta", "leader", "commit", "managers", "nodes", "node-intents", "decisions", "takeover")
+LASTING = (
+    "meta",
+    "leader",
+    "commit",
+    "managers",
+    "nodes",
+    "network",
+    "node-intents",
+    "decisions",
+    "takeover",
+)
 
 
 class TestApply:
@@ -245,3 +255,31 @@ class TestWhatCannotRun:
 
         await cluster.until_running("web", 2, within_s=5)
         assert cluster.running("web") == {"n3": 2}
+
+
+class TestSeveralContainers:
+    async def test_run_in_one_sandbox_and_are_served_at_its_address(self, cluster: Cluster) -> None:
+        await cluster.client.apply([deployment(replicas=3, has_side_car=True)])
+        await cluster.client.wait_ready("Deployment", "web", timeout_s=10)
+
+        assert cluster.is_settled()
+        pods = await cluster.client.pods()
+        assert {tuple(each.name for each in pod.containers) for pod in pods} == {("app", SIDE_CAR)}
+        sandboxes = [each for each in cluster.containers("web") if each.labels[LABEL_CONTAINER] == SANDBOX]
+        assert {pod.address for pod in pods} == {each.address for each in sandboxes}
+
+    async def test_a_pod_is_replaced_whole_when_its_node_dies(self, cluster: Cluster) -> None:
+        await cluster.client.apply([deployment(replicas=5, has_side_car=True)])
+        await cluster.until_running("web", 5, within_s=10)
+        await cluster.nodes["n2"].kill()
+
+        await cluster.until_steady(within_s=20)
+
+    async def test_a_changed_template_replaces_pods_whole(self, cluster: Cluster) -> None:
+        await cluster.client.apply([deployment(replicas=4, has_side_car=True)])
+        await cluster.until_running("web", 4, within_s=10)
+        before = cluster.container_ids("web")
+        await cluster.client.apply([deployment(replicas=4, has_side_car=True, version="2")])
+
+        await cluster.until(lambda: not before & cluster.container_ids("web"), within_s=120)
+        await cluster.until_steady(within_s=20)
