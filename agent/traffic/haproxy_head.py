@@ -35,8 +35,10 @@ CHECKS_PER_S_MAX = 1000
 RELOADS_SURVIVED_MAX = 32
 RELOADS_SURVIVED_MIN = 8
 BACKENDS_OF_A_LARGE_WORKER = 250
-# Of the requests, as 1 in so many, whose latency HAProxy tells.
+# Of the requests, as 1 in so many, whose latency HAProxy tells; and once more where a busy node has plenty. To write
+# a line for each request and tell one in ten took a sixth of the throughput.
 SAMPLE_OF = 10
+BUSY_REQUESTS_PER_S = 1000
 # A proxy of eight threads fills 10 Gbit/s; more would only take processors away from pods.
 THREADS_MAX = 8
 
@@ -137,13 +139,18 @@ def _frontends(
     host: ProxyHost, network: NetworkTable, published: tuple[PublishedPort, ...]
 ) -> list[list[str]]:
     gateway, base = network.gateway, host.proxy_port
+    # Once for a connection: with each request it took a sixth of the throughput.
     lookup = [
         "tcp-request connection set-var(sess.port) dst_port",
-        f"use_backend %[dst,concat(:,sess.port),map_str({DIRECTORY}/{PORTS_FILE})]",
+        f"tcp-request connection set-var(sess.backend) dst,concat(:,sess.port),map_str({DIRECTORY}/{PORTS_FILE})",
     ]
+    to_backend = "use_backend %[var(sess.backend)]"
+    is_no_sample = f"{{ rand({SAMPLE_OF}) gt 0 }}"
     log = [
-        f"log {host.directory / LOG_SOCKET} len 512 format raw sample 1:{SAMPLE_OF} local0",
+        f"log {host.directory / LOG_SOCKET} len 512 format raw local0",
         'log-format "%b %ST %Ta"',
+        "http-request set-log-level silent"
+        f" if {is_no_sample} || {{ fe_req_rate gt {BUSY_REQUESTS_PER_S} }} {is_no_sample}",
     ]
     services = [each for each in published if each.service != INGRESS]
     ingress = [each for each in published if each.service == INGRESS]
@@ -153,13 +160,15 @@ def _frontends(
             _bind(gateway, base + ports.TCP),
             *(_bind(each.address, each.port) for each in services if not each.is_http),
             *lookup,
+            to_backend,
         ],
         [
             "frontend http from http",
             _bind(gateway, base + ports.HTTP),
             *(_bind(each.address, each.port) for each in services if each.is_http),
-            *log,
             *lookup,
+            *log,
+            to_backend,
         ],
         [
             "frontend health from http",

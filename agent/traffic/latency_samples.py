@@ -1,4 +1,4 @@
-"""HAProxy tells the backend, status and duration of one request in ten, as datagrams on a unix socket.
+"""HAProxy tells the backend, status and duration of some requests, as datagrams on a unix socket.
 
 Datagrams nobody reads are dropped by HAProxy: no agent, no figures, and requests go on as before.
 """
