@@ -149,8 +149,7 @@ def _frontends(
     log = [
         f"log {host.directory / LOG_SOCKET} len 512 format raw local0",
         'log-format "%b %ST %Ta"',
-        "http-request set-log-level silent"
-        f" if {is_no_sample} || {{ fe_req_rate gt {BUSY_REQUESTS_PER_S} }} {is_no_sample}",
+        f"http-request set-log-level silent if {is_no_sample} || {{ fe_req_rate gt {BUSY_REQUESTS_PER_S} }} {is_no_sample}",
     ]
     services = [each for each in published if each.service != INGRESS]
     ingress = [each for each in published if each.service == INGRESS]
