@@ -26,7 +26,7 @@ demo-down:  ## end the demo's cluster and remove all it had
 test: images  ## every test, on the cluster of docker-compose.yml and on bare hosts too
 	@$(BIN)/python -m deploy.all_tests
 
-unit: setup  ## tests without the cluster
+unit: images  ## tests without the cluster; HAProxy comes from the nodes' image
 	$(BIN)/pytest --ignore=tests/e2e
 
 e2e: images  ## tests on the cluster of docker-compose.yml

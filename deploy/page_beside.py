@@ -14,6 +14,7 @@ from deploy.local_cluster import LocalCluster
 from deploy.shell import CACHE, ROOT, StepError
 
 START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
 
 
 def start(cluster: LocalCluster) -> str:
@@ -38,14 +39,20 @@ def start(cluster: LocalCluster) -> str:
 
 
 def stop(cluster: LocalCluster) -> None:
-    """None there is no error."""
+    """It has ended then, and its port is free. None there is no error."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(_pid_file(cluster).read_text())
-        # The number may be another process's by now.
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if {b"deploy.demo_page", cluster.project.encode()} <= {*words}:
-            os.kill(pid, signal.SIGTERM)
+        give_up_s = time.monotonic() + STOP_TIMEOUT_S
+        while _is_page(pid, cluster):
+            os.kill(pid, signal.SIGTERM if time.monotonic() < give_up_s else signal.SIGKILL)
+            time.sleep(0.1)
     _pid_file(cluster).unlink(missing_ok=True)
+
+
+def _is_page(pid: int, cluster: LocalCluster) -> bool:
+    """Whether it still runs; the number may be another process's by now. Raises OSError where there is none."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return {b"deploy.demo_page", cluster.project.encode()} <= {*words}
 
 
 def _pid_file(cluster: LocalCluster) -> Path:

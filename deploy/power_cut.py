@@ -23,7 +23,7 @@ from bench.load_record import Kind, Record, late_failures
 from bench.load_report import Report
 from deploy import images
 from deploy.bayplan_side import BayplanSide
-from deploy.local_cluster import DEMO
+from deploy.local_cluster import DEMO, TESTS
 from deploy.shell import CACHE, ROOT, ends
 from deploy.swarm_side import SwarmSide
 
@@ -109,19 +109,24 @@ def run(side: Side, say: Callable[[str], None]) -> None:
     )
     if side.caveat:
         say(side.caveat)
-    with LoadProcess([*targets.values()], REPORT, rate=RATE, websockets=STREAMS, downloads=STREAMS) as load:
-        time.sleep(BEFORE_S)
-        watch = Watch(side)
-        load.mark("cut")
-        load.stop_using(targets[victim])
-        side.cut(victim)
-        time.sleep(AFTER_S)
-        watch.end()
-        report = load.end()
-    for line in story(report, watch.looks, targets, victim):
-        say(line)
-    say(f"\n=== The power of {victim} comes back")
-    side.restore(victim)
+    try:
+        with LoadProcess(
+            [*targets.values()], REPORT, rate=RATE, websockets=STREAMS, downloads=STREAMS
+        ) as load:
+            time.sleep(BEFORE_S)
+            watch = Watch(side)
+            load.mark("cut")
+            load.stop_using(targets[victim])
+            side.cut(victim)
+            time.sleep(AFTER_S)
+            watch.end()
+            report = load.end()
+        for line in story(report, watch.looks, targets, victim):
+            say(line)
+    finally:
+        # Also after Ctrl-C: a dead host, or a swarm, would be in the next one's way.
+        say(f"\n=== The power of {victim} comes back")
+        side.restore(victim)
     say(f"{victim} is there again")
 
 
@@ -181,10 +186,12 @@ def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m deploy.power_cut")
     parser.add_argument("--vs", choices=["", "swarm"], default="", help="what else to do it on")
+    parser.add_argument("--cluster", choices=["demo", "tests"], default="demo")
     given = parser.parse_args()
-    sides: list[Side] = [BayplanSide(DEMO)]
+    cluster = {"demo": DEMO, "tests": TESTS}[given.cluster]
+    sides: list[Side] = [BayplanSide(cluster)]
     if given.vs:
-        sides.append(SwarmSide(DEMO))
+        sides.append(SwarmSide(cluster))
     images.build_all()
     for side in sides:
         run(side, lambda line: print(line, flush=True))

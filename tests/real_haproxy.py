@@ -27,7 +27,7 @@ class HaproxyMissingError(RuntimeError):
     """There is no HAProxy to test with."""
 
     def __init__(self) -> None:
-        super().__init__(f"haproxy is not on PATH, and there is no image {_IMAGE}: run `make setup`")
+        super().__init__(f"haproxy is not on PATH, and there is no image {_IMAGE}: run `make images`")
 
 
 def haproxy_binary() -> str:

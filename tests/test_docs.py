@@ -14,10 +14,16 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import bayplan.cli.main  # noqa: F401 - adds the commands
+from agent.options import SETTINGS as AGENT_SETTINGS
 from bayplan.cli.app import app
+from bayplan.manifests.manifest import check_manifests
+from bayplan.manifests.read import read_text
+from bayplan.resources.service import ServicePort, ServiceSpec
+from bayplan.settings import Setting
 from bench import cluster_figures
 from bench.traffic import figures as traffic_figures
 from deploy.shell import ROOT
+from manager.main import SETTINGS as MANAGER_SETTINGS
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("docs/**/*.md")])
 SOURCES = ("bayplan", "manager", "agent", "deploy")
@@ -138,6 +144,63 @@ class TestPerformance:
 
         figures = (*cluster_figures.FIGURES, *traffic_figures.FIGURES)
         assert [figure.key for figure in figures if f"({figure.key})" not in text] == []
+
+
+class TestServices:
+    TEXT = (ROOT / "docs/services.md").read_text()
+
+    def test_its_documents_are_taken_without_a_warning(self) -> None:
+        blocks = re.findall(r"^```yaml\n(.*?)^```", self.TEXT, re.MULTILINE | re.DOTALL)
+        parsed = [
+            each for block in blocks for each in check_manifests(read_text(block, source="services.md"))
+        ]
+
+        assert {each.resource.kind for each in parsed} == {"Deployment", "Service", "Endpoints"}
+        assert [each.warnings for each in parsed if each.warnings] == []
+
+    def test_names_every_field_of_a_service(self) -> None:
+        fields = {
+            field.alias for model in (ServiceSpec, ServicePort) for field in model.model_fields.values()
+        }
+        fields |= {*ServiceSpec.refused, *ServiceSpec.harmless}
+
+        # Those that their tables' rows explain with others.
+        plain = {"port", "name", "protocol", "externalName", "sessionAffinityConfig"}
+        missing = {field for field in fields - plain if not re.search(rf"`{field}\b[^`]*`", self.TEXT)}
+        assert missing == set()
+
+    def test_names_every_annotation(self) -> None:
+        known = re.findall(
+            r'"(bayplan\.io/[a-z-]+)"', (ROOT / "bayplan/resources/annotations.py").read_text()
+        )
+        assert len(known) >= 8
+
+        assert [key for key in known if f"| `{key}` |" not in self.TEXT] == []
+
+
+class TestInstall:
+    @pytest.mark.parametrize(
+        ("settings", "begin"),
+        [(MANAGER_SETTINGS, "Managers:"), (AGENT_SETTINGS, "Agents:")],
+        ids=["managers", "agents"],
+    )
+    def test_has_a_row_for_each_setting(self, settings: tuple[Setting, ...], begin: str) -> None:
+        table = (ROOT / "docs/install.md").read_text().partition(f"\n{begin}\n\n")[2]
+        rows = set(re.findall(r"`([a-z-]+)`", table.partition("\n\n")[0]))
+
+        missing = {setting.key for setting in settings} - rows
+        # They have flags that are of use for a moment only: operate.md.
+        assert missing <= {"join-token", "new-admin-token", "insecure-loopback"}
+
+
+class TestOperate:
+    def test_names_metrics_that_there_are(self) -> None:
+        text = (ROOT / "docs/operate.md").read_text().partition("### Metrics\n")[2].partition("\n## ")[0]
+        named = {name.removesuffix("_total") for name in re.findall(r"`(bayplan_\w+)", text)}
+        assert len(named) > 15
+
+        source = texts_of_the_source()
+        assert sorted(name for name in named if name not in source) == []
 
 
 class TestErrors:

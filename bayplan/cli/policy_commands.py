@@ -34,7 +34,10 @@ def set_policy(
     ],
     level: Annotated[str, typer.Argument(metavar="baseline|privileged", hidden=True)],
 ) -> None:
-    """Let pods of a namespace ask anything of their hosts (privileged), or nothing special (baseline)."""
+    """Let pods of a namespace ask anything of their hosts (privileged), or nothing special (baseline).
+
+    Now that is hostNetwork alone. For admins; pods that run are left as they are.
+    """
 
     async def command(client: Client) -> None:
         if not is_level(level):

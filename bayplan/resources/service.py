@@ -214,6 +214,8 @@ class Service(Document):
     def warnings(self) -> Iterator[str]:
         yield from ours.foreign(self.metadata.annotations)
         yield from self._without_meaning()
+        if self.spec.affinity_s not in {0, _AFFINITY_DEFAULT_S}:
+            yield "sessionAffinityConfig means nothing: the client's address decides the pod, and nothing is remembered"
         for port in self.spec.ports:
             if not self.spec.has_address:
                 continue

@@ -1,4 +1,4 @@
-"""Clients outside of the cluster: HTTP with and without TLS to an address, each call on a connection of its own."""
+"""Clients outside of the cluster: HTTP with and without TLS, and datagrams, each call on a connection of its own."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def shown_certificate(address: str, host: str) -> bytes:
         _trusting().wrap_socket(plain, server_hostname=host) as connection,
     ):
         return connection.getpeercert(binary_form=True) or b""
+
+
+def echoed(address: str, port: int, data: bytes = b"over the network") -> bytes:
+    """What comes back to a datagram from a socket of its own. Empty: nothing, or it was refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(TIMEOUT_S)
+        try:
+            sender.connect((address, port))
+            sender.send(data)
+            return sender.recv(2048)
+        except OSError:
+            return b""
 
 
 @dataclass(slots=True)

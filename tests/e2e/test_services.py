@@ -21,14 +21,14 @@ import pytest
 
 from deploy.local_cluster import MANAGERS, NODES
 from deploy.shell import ROOT
-from tests.e2e.callers import TIMEOUT_S, Caller, call, shown_certificate
+from tests.e2e.callers import TIMEOUT_S, Caller, call, echoed, shown_certificate
 from tests.e2e.cluster import Cluster, eventually
 from tests.e2e.documents import deployment, ingress, service, tls_secret
 from tests.e2e.pods import NET_APP, NET_IMAGE, Pod, asked, inside, pods_of
 
 SHOP = "shop"
 HOST, BROKEN_HOST = "shop.test", "broken.test"
-SHOP_PORT, STICKY_PORT, NEAR_PORT, TOLD_PORT, EMPTY_PORT, EMPTY_TCP_PORT = range(30081, 30087)
+SHOP_PORT, STICKY_PORT, NEAR_PORT, TOLD_PORT, EMPTY_PORT, EMPTY_TCP_PORT, UDP_PORT = range(30081, 30088)
 REPLICAS = 6
 FOLLOWED_S = 3.0  # The promise is 1 s; a look at all nodes takes its time as well.
 SETTLED_S = 20.0
@@ -68,6 +68,7 @@ def _services() -> list[dict[str, Any]]:
             TOLD_PORT,
         ),
         _published(service("empty", ports={**web, "tcp": (81, 9000, "TCP")}), EMPTY_PORT, EMPTY_TCP_PORT),
+        _published(service("gram", ports={"udp": (9000, 9000, "UDP")}, selector=pods), UDP_PORT),
         service("each", ports=web, selector=pods, clusterIP="None"),
         service("late", ports=web, clusterIP="None"),
         service(
@@ -154,6 +155,17 @@ class TestPublished:
 
     def test_a_sticky_client_has_one_pod_on_whichever_node_it_calls(self, shop: Shop) -> None:
         assert len(set[str]().union(*(shop.answerers(node, STICKY_PORT) for node in NODES))) == 1
+
+    def test_datagrams_come_back_from_every_node(self, shop: Shop) -> None:
+        addresses = [shop.cluster.local.address(node) for node in NODES]
+        eventually(
+            lambda: all(echoed(address, UDP_PORT) for address in addresses),
+            within_s=SETTLED_S,
+            otherwise=shop.cluster.report,
+        )
+        for address in addresses:
+            # Each from another port, so that they meet several pods.
+            assert {echoed(address, UDP_PORT) for _ in range(2 * REPLICAS)} == {b"over the network"}
 
     def test_http_tells_pods_the_clients_address(self, shop: Shop) -> None:
         for node in NODES:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from deploy.local_cluster import NODES
+from tests.e2e.callers import call
 from tests.e2e.cluster import APP_IMAGE, Cluster, eventually
-from tests.e2e.documents import deployment
+from tests.e2e.documents import deployment, service
+from tests.e2e.pods import inside, pods_of
 from tests.e2e.watch import ContainerWatch, Seen
 
 WEB = "Deployment/web"
@@ -234,3 +236,40 @@ def _pod(cluster: Cluster) -> str:
     return eventually(
         lambda: cluster.ok("get", "pods", "-o", "name").strip().removeprefix("pod/"), within_s=10
     )
+
+
+class TestLiveness:
+    NODE_PORT = 30080
+
+    def test_a_pod_that_fails_it_is_restarted_in_place_and_serves_again(self, cluster: Cluster) -> None:
+        probe = {
+            "exec": {"command": ["test", "!", "-e", "/tmp/dead"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 1,
+        }
+        front = service("web", ports={"http": (80, 8080, "TCP")}, type="NodePort")
+        front["spec"]["ports"][0]["nodePort"] = self.NODE_PORT
+        done = cluster.apply(front, deployment(replicas=1, livenessProbe=probe))
+        assert done.returncode == 0, done.stdout + done.stderr
+        (before,) = pods_of(cluster, "web")
+
+        inside(cluster, before, "touch /tmp/dead")
+
+        eventually(
+            lambda: [pod.container for pod in pods_of(cluster, "web")] not in ([], [before.container]),
+            within_s=30,
+            otherwise=cluster.report,
+        )
+        addresses = [cluster.local.address(node) for node in NODES]
+        eventually(
+            lambda: all(
+                call(address, self.NODE_PORT) == (200, f"hello from {before.name}\n") for address in addresses
+            ),
+            within_s=30,
+            otherwise=cluster.report,
+        )
+        (after,) = pods_of(cluster, "web")
+        assert (after.name, after.address) == (before.name, before.address)
+        (row,) = (line.split() for line in cluster.ok("get", "pods", "--no-headers").splitlines())
+        assert row[:4] == [before.name, "1/1", "Running", "1"]

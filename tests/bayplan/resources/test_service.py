@@ -276,6 +276,13 @@ class TestWarnings:
             ({"ipFamilyPolicy": "PreferDualStack"}, "ipFamilyPolicy is left out"),
             ({"clusterIP": "None", "sessionAffinity": "ClientIP"}, "sessionAffinity means nothing"),
             (
+                {
+                    "sessionAffinity": "ClientIP",
+                    "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+                },
+                "sessionAffinityConfig means nothing",
+            ),
+            (
                 {"type": "ExternalName", "externalName": "a.b", "selector": {"a": "b"}},
                 "selector means nothing",
             ),
