@@ -110,6 +110,7 @@ class Agent:
         self._images = Images(runtime, transport, self._journal)
         self._bench = Workbench(
             node=settings.node,
+            address=settings.address,
             runtime=runtime,
             prober=prober,
             engine=self._engine,
@@ -133,7 +134,11 @@ class Agent:
         )
         self._witness = Witness(transport, port=settings.witness_port, send=self._session.send)
         sources = StreamSources(
-            runtime=runtime, engine=self._engine, ring=ring or LogRing(), spec_of=self._pods.spec_of
+            runtime=runtime,
+            engine=self._engine,
+            ring=ring or LogRing(),
+            spec_of=self._pods.spec_of,
+            address=settings.address,
         )
         self._streams = Streams(transport, sources, send=self._session.send)
         self._renewal = (

@@ -166,7 +166,9 @@ class PodRunner:
         self._publish(self._lines() if is_known else None)
 
     def _lines(self) -> Lines:
-        return lines_of(self.spec, self._memory, self._bench.engine.of(self.uid))
+        return lines_of(
+            self.spec, self._memory, self._bench.engine.of(self.uid), host_address=self._bench.address
+        )
 
     def _publish(self, lines: Lines | None) -> None:
         self._bench.board.publish(

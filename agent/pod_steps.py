@@ -59,17 +59,23 @@ class PodDesired:
         return self.want in (Want.RUN, Want.HANDOVER)
 
 
-def lines_of(spec: PodSpec, memory: PodMemory, containers: Sequence[Container]) -> Lines:
-    """Sort a pod's containers. Those that share the sandbox's network are shown at its address."""
+def lines_of(
+    spec: PodSpec, memory: PodMemory, containers: Sequence[Container], *, host_address: str = ""
+) -> Lines:
+    """Sort a pod's containers. Those that share the sandbox's network, or the host's, are shown at its address."""
     names = dict.fromkeys([SANDBOX] if spec.has_sandbox else [])
     names |= dict.fromkeys(template.name for template in spec.containers)
     # Of a pod whose template is not known, what is seen and remembered is all there is.
     names |= dict.fromkeys(memory.containers)
     names |= dict.fromkeys(name_of(container) for container in containers)
     ordered = in_order(containers)
-    address = next((each.address for each in ordered if name_of(each) == SANDBOX and each.address), "")
+    address = host_address
+    if not spec.host_network:
+        address = next((each.address for each in ordered if name_of(each) == SANDBOX and each.address), "")
     if address:
-        ordered = tuple(replace(each, address=address) if _is_joined(each) else each for each in ordered)
+        ordered = tuple(
+            replace(each, address=address) if _is_joined(each, spec) else each for each in ordered
+        )
     return {
         name: tuple(each for each in ordered if name_of(each) == name)
         for name in (names if names.keys() - {SANDBOX} else [*names, UNNAMED])
@@ -81,8 +87,8 @@ def name_of(container: Container) -> str:
     return container.labels.get(LABEL_CONTAINER, UNNAMED)
 
 
-def _is_joined(container: Container) -> bool:
-    return container.state is ContainerState.RUNNING and bool(sandbox_of(container))
+def _is_joined(container: Container, spec: PodSpec) -> bool:
+    return container.state is ContainerState.RUNNING and (spec.host_network or bool(sandbox_of(container)))
 
 
 def observe_pod(desired: PodDesired, memory: PodMemory, lines: Lines) -> PodMemory:

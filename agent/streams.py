@@ -52,6 +52,7 @@ class StreamSources:
     engine: Engine
     ring: LogRing
     spec_of: Callable[[str], PodSpec]  # By pod uid; without containers where the pod is not known.
+    address: str  # The host's own, of pods on its network.
 
 
 class Streams:
@@ -178,8 +179,13 @@ class Streams:
 
     def _address(self, pod_uid: str) -> str:
         """Of whichever of its containers has it: which of them listens nobody knows."""
-        for container in self._sources.engine.of(pod_uid):
-            if container.state is ContainerState.RUNNING and container.address:
+        running = [
+            each for each in self._sources.engine.of(pod_uid) if each.state is ContainerState.RUNNING
+        ]
+        if running and self._sources.spec_of(pod_uid).host_network:
+            return self._sources.address
+        for container in running:
+            if container.address:
                 return container.address
         return self._running_container(pod_uid, "").address
 

@@ -22,6 +22,7 @@ class Workbench:
     """One per agent."""
 
     node: str
+    address: str  # Where other hosts reach this one.
     runtime: Runtime
     prober: Prober
     engine: Engine

@@ -40,6 +40,7 @@ class Outcome:
 
 
 SUCCESS = Outcome(result=Result.SUCCESS)
+NO_ADDRESS = "the container has no address"
 
 
 class Prober(Protocol):

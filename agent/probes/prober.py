@@ -10,7 +10,7 @@ from agent.probes.deadline import within
 from agent.probes.grpc_check import check_grpc
 from agent.probes.http import HttpProber, words_of
 from agent.probes.model import Check, Exec, GrpcCheck, Hook, HttpGet, Sleep, TcpConnect
-from agent.probes.port import SUCCESS, Outcome
+from agent.probes.port import NO_ADDRESS, SUCCESS, Outcome
 from agent.runtime.port import Container, Runtime
 
 
@@ -25,7 +25,7 @@ class HostProber:
         if isinstance(check, Exec):
             return await self._commands.run(container.id, check.command, timeout_s=timeout_s)
         if not container.address:
-            return Outcome.unknown("the container has no address")
+            return Outcome.unknown(NO_ADDRESS)
         match check:
             case HttpGet():
                 attempt = self._http.get(container.address, check)
@@ -43,7 +43,7 @@ class HostProber:
                 return await self._commands.run(container.id, hook.command, timeout_s=timeout_s)
             case HttpGet():
                 if not container.address:
-                    return Outcome.failure("the container has no address")
+                    return Outcome.failure(NO_ADDRESS)
                 attempt = self._http.get(container.address, hook, any_answer=True)
                 return await within(timeout_s, attempt, place=hook.place)
             case Sleep():

@@ -9,7 +9,7 @@ import asyncio
 
 from agent.probes.command import Commands
 from agent.probes.model import Check, Exec, Hook, HttpGet, Sleep
-from agent.probes.port import SUCCESS, Outcome
+from agent.probes.port import NO_ADDRESS, SUCCESS, Outcome
 from agent.runtime.port import Container, ContainerGoneError, ContainerState, Runtime
 from agent.runtime.simulated_engine import HANGS, SimulatedEngine
 
@@ -24,6 +24,8 @@ class SimulatedProber:
     async def probe(self, container: Container, check: Check, *, timeout_s: float) -> Outcome:
         if isinstance(check, Exec):
             return await self._commands.run(container.id, check.command, timeout_s=timeout_s)
+        if not container.address:
+            return Outcome.unknown(NO_ADDRESS)
         return await self._ask(container.id, check.place, timeout_s)
 
     async def run_hook(self, container: Container, hook: Hook, *, timeout_s: float) -> Outcome:

@@ -175,6 +175,7 @@ class World:
         self.manager_transports: list[FakeTransport] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.seed = 1
+        self.address = "n1"  # That the agent advertises.
         self.notes = SimulatedNotes()
         self.proxy = SimulatedProxy()
 
@@ -199,7 +200,7 @@ class World:
                 node="n1",
                 data_dir=self.directory,
                 managers=tuple(manager.address for manager in self.managers),
-                address="n1",
+                address=self.address,
             ),
             transport=self.transport,
             runtime=runtime,
