@@ -179,9 +179,7 @@ class Streams:
 
     def _address(self, pod_uid: str) -> str:
         """Of whichever of its containers has it: which of them listens nobody knows."""
-        running = [
-            each for each in self._sources.engine.of(pod_uid) if each.state is ContainerState.RUNNING
-        ]
+        running = [each for each in self._sources.engine.of(pod_uid) if each.state is ContainerState.RUNNING]
         if running and self._sources.spec_of(pod_uid).host_network:
             return self._sources.address
         for container in running:

@@ -12,7 +12,9 @@ from typing import Any
 
 import structlog
 
-from agent.dns.responder import Responder
+from agent.dns.messages import UDP_MAX_BYTES
+from agent.dns.responder import Reply, Responder
+from agent.dns.shares import Shares
 from agent.dns.stats import Counters
 from agent.network.early_bind import bound_early
 
@@ -20,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 # Taken at a time, before others have their turn.
 DATAGRAMS_AT_A_TIME = 64
-QUERY_MAX_BYTES = 4096
+# A question has 300 bytes at most; the rest is for options, of which each takes its time.
+QUERY_MAX_BYTES = UDP_MAX_BYTES
 RECEIVE_BUFFER_BYTES = 2**20
 # Queries that wait for others' answers.
 WAITING_MAX = 2000
@@ -58,6 +61,7 @@ class Listeners:
         self._spawn = spawn
         self._port = port
         self._clients = Clients(())
+        self._shares = Shares()
         self._waiting: Counter[str] = Counter()
         self._connections: Counter[str] = Counter()
         self._datagrams: socket.socket | None = None
@@ -116,7 +120,7 @@ class Listeners:
         if host not in self._clients:
             self._counters.not_ours += 1
             return
-        reply = self._responder.respond(wire, now_s)
+        reply = self._respond(host, wire, now_s)
         if isinstance(reply, bytes):
             self._send(datagrams, reply, client)
         elif reply is not None:
@@ -127,6 +131,16 @@ class Listeners:
                 return
             self._waiting[host] += 1
             self._spawn(self._send_later(datagrams, reply, client))
+
+    def _respond(self, host: str, wire: bytes, now_s: float, *, is_tcp: bool = False) -> Reply:
+        """None, too, for who has had its share: it asks again by itself."""
+        began_s = self._shares.begin()
+        if self._shares.is_used_up(host):
+            self._counters.refused += 1
+            return None
+        reply = self._responder.respond(wire, now_s, is_tcp=is_tcp)
+        self._shares.end(host, began_s, is_forwarded=reply is not None and not isinstance(reply, bytes))
+        return reply
 
     async def _send_later(
         self, datagrams: socket.socket, reply: Coroutine[Any, Any, bytes], client: tuple[str, int]
@@ -161,7 +175,7 @@ class Listeners:
             elif is_one_too_many:
                 self._counters.refused += 1
             else:
-                await self._converse(reader, writer)
+                await self._converse(host, reader, writer)
         except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError.
             pass  # It went away, or had nothing more to say.
         except Exception:
@@ -171,13 +185,15 @@ class Listeners:
             _count_down(self._connections, host)
             writer.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while True:
             async with asyncio.timeout(CONNECTION_IDLE_S):
                 length = int.from_bytes(await reader.readexactly(_LENGTH_BYTES))
+                if length > QUERY_MAX_BYTES:
+                    return
                 wire = await reader.readexactly(length)
-            reply = self._responder.respond(wire, loop.time(), is_tcp=True)
+            reply = self._respond(host, wire, loop.time(), is_tcp=True)
             if reply is None:
                 return
             text = reply if isinstance(reply, bytes) else await reply

@@ -22,6 +22,8 @@ TCP_MAX_BYTES = 65535
 HEADER_BYTES = 12
 # A name that is a reference, type, class, time, length, and something.
 RECORD_MIN_BYTES = 13
+_QUESTION_END_BYTES = 5  # After its labels: the root, type and class.
+_EDNS = b"\0\0\x29"  # How its record begins: of the root, type OPT.
 _IS_REPLY = 0x80  # In the third byte.
 _ROTATED = frozenset({dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.SRV})
 
@@ -61,13 +63,13 @@ def read_query(wire: bytes) -> Query | bytes | None:
     # A reply is never answered: two servers would go on for ever.
     if len(wire) < HEADER_BYTES or wire[2] & _IS_REPLY:
         return None
+    if dns.opcode.from_flags(int.from_bytes(wire[2:4])) != dns.opcode.QUERY:
+        return _header_alone(wire, dns.rcode.NOTIMP)
+    if not _is_one_question(wire):
+        return _header_alone(wire, dns.rcode.FORMERR)
     try:
         message = dns.message.from_wire(wire)
     except (dns.exception.DNSException, ValueError):
-        return _header_alone(wire, dns.rcode.FORMERR)
-    if message.opcode() != dns.opcode.QUERY:
-        return _header_alone(wire, dns.rcode.NOTIMP)
-    if len(message.question) != 1:
         return _header_alone(wire, dns.rcode.FORMERR)
     question = message.question[0]
     query = Query(message=message, name=question.name, kind=question.rdtype, size_max=_size_max(message))
@@ -75,6 +77,25 @@ def read_query(wire: bytes) -> Query | bytes | None:
     if refusal is not None:
         return write_reply(query, Sections(rcode=refusal), size_max=UDP_MIN_BYTES)
     return query
+
+
+def _is_one_question(wire: bytes) -> bool:
+    """Whether nothing stands beside it but EDNS.
+
+    Looked at before dnspython reads it: names take it milliseconds, and a packet of 4 KB can hold so many that
+    everybody would wait for seconds.
+    """
+    end = HEADER_BYTES
+    while end < len(wire) and wire[end]:
+        end += 1 + wire[end]
+    rest = wire[end + _QUESTION_END_BYTES :]
+    match tuple(wire[4:HEADER_BYTES]):
+        case (0, 1, 0, 0, 0, 0, 0, 0):
+            return not rest
+        case (0, 1, 0, 0, 0, 0, 0, 1):
+            return rest.startswith(_EDNS)
+        case _:
+            return False
 
 
 def _refusal(message: dns.message.Message, question: dns.rrset.RRset) -> dns.rcode.Rcode | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import dns.flags
 import dns.message
 import dns.opcode
@@ -72,6 +74,19 @@ class TestReading:
         reply = read(read_query(message.to_wire()))
 
         assert (reply.rcode(), reply.opcode()) == (dns.rcode.NOTIMP, dns.opcode.NOTIFY)
+
+    @pytest.mark.parametrize("section", [1, 2, 3])
+    def test_what_brings_records_along_is_not_read_at_all(self, section: int) -> None:
+        """270 records with names of 127 labels keep dnspython busy for more than a second."""
+        name = b"\1a" * 126 + b"\0"
+        counts = [b"\0\0"] * 3
+        counts[section - 1] = (270).to_bytes(2)
+        record = b"\xc0\x0c" + b"\0\2\0\1" + bytes(4) + b"\0\2" + b"\xc0\x0c"
+        wire = b"\0\7\1\0\0\1" + b"".join(counts) + name + b"\0\1\0\1" + record * 270
+        began_s = time.process_time()
+
+        assert read(read_query(wire)).rcode() == dns.rcode.FORMERR
+        assert time.process_time() - began_s < 0.1
 
     @given(st.binary(max_size=600))
     def test_nothing_makes_it_fail(self, wire: bytes) -> None:

@@ -106,7 +106,7 @@ class TestNames:
     # What ends a line, a label, a string or a name in some format that is written or read here.
     HOSTILE = st.one_of(st.text(alphabet="ab-._\\\"'\n\r\0\u2028 é", max_size=12), st.just("a" * 300))
 
-    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_whatever_they_say_harm_no_other_service(self, path: Path, data: st.DataObject) -> None:
         """Managers have refused them long before; here they are looked up at the most."""
