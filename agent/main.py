@@ -21,6 +21,7 @@ from agent.dns.stats import SOCKET_NAME, read_stats
 from agent.host import LinuxHost
 from agent.identity import NoTokenError, own_identity
 from agent.log_ring import LogRing
+from agent.metrics import read_proxy
 from agent.network.echo import Echo
 from agent.network.linux import LinuxNetwork
 from agent.options import agent_settings, read_options
@@ -123,12 +124,7 @@ async def _serve_metrics(agent: Agent, settings: AgentSettings) -> None:
     """Beside the agent, not a part of it: it does not end for want of a page."""
     proxy = settings.run_dir / places.DIRECTORY / places.METRICS_SOCKET
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(proxy))) as session:
-
-        async def page() -> bytes:
-            async with session.get("http://proxy/metrics") as answer:
-                return await answer.read()
-
-        agent.metrics.proxy = page
+        agent.metrics.proxy = lambda: read_proxy(session)
         agent.metrics.dns = lambda: read_stats(settings.run_dir / SOCKET_NAME)
         await serve_metrics(settings.metrics, agent.metrics.page)
 

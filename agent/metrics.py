@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
+import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,6 +20,8 @@ from agent.dns.stats import DnsStats
 log = structlog.get_logger(__name__)
 
 PROXY_S = 2.0
+# Not of single servers: these are pods, of 2,000 services a hundred megabytes of them.
+PROXY_PAGE = "http://proxy/metrics?scope=global&scope=frontend&scope=backend"
 _DNS_HELP = {
     "queries": "Queries that the name server was sent",
     "ready": "Answered with a reply that was made already",
@@ -93,6 +96,16 @@ class AgentMetrics:
             log.debug("proxy.not_asked", error=str(error))
             return None
         return text if not text or text.endswith(b"\n") else text + b"\n"
+
+
+async def read_proxy(session: aiohttp.ClientSession) -> bytes:
+    """The proxy's own page; the session leads to its socket. Raises OSError."""
+    try:
+        async with session.get(PROXY_PAGE) as answer:
+            answer.raise_for_status()
+            return await answer.read()
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error)) from error
 
 
 async def _nothing() -> DnsStats | None:

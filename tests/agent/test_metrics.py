@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.dns.stats import Counters, DnsStats
-from agent.metrics import _DNS_HELP, AgentFigures, AgentMetrics
+from agent.metrics import _DNS_HELP, AgentFigures, AgentMetrics, read_proxy
 
 FIGURES = AgentFigures(
     pods={"running": 3, "pulling": 1},
@@ -129,3 +134,55 @@ class TestPage:
         one.container_restarted()
 
         assert (await samples(other))["bayplan_container_restarts_total"] == 0
+
+
+@asynccontextmanager
+async def a_proxy(socket: Path, answer: web.Response | None) -> AsyncIterator[list[str]]:
+    """One that answers so, or hangs up; what it is asked for."""
+    asked: list[str] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        if answer is None:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        return answer
+
+    application = web.Application()
+    application.router.add_get("/metrics", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.UnixSite(runner, str(socket)).start()
+    try:
+        yield asked
+    finally:
+        await runner.cleanup()
+
+
+async def page_with(socket: Path) -> dict[str, float]:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session:
+        made = metrics()
+        made.proxy = lambda: read_proxy(session)
+        return await samples(made)
+
+
+class TestProxyPage:
+    async def test_names_no_pods(self, tmp_path: Path) -> None:
+        """HAProxy would tell of every server of every service."""
+        async with a_proxy(tmp_path / "s", web.Response(body=PROXY)) as asked:
+            found = await page_with(tmp_path / "s")
+
+        assert found["haproxy_frontend_bytes_in_total"] == 4
+        assert asked == ["/metrics?scope=global&scope=frontend&scope=backend"]
+
+    @pytest.mark.parametrize(
+        "answer", [None, web.Response(status=503, text="<html>Service Unavailable</html>")]
+    )
+    async def test_of_a_proxy_in_trouble_takes_nothing_else_away(
+        self, tmp_path: Path, answer: web.Response | None
+    ) -> None:
+        async with a_proxy(tmp_path / "s", answer):
+            found = await page_with(tmp_path / "s")
+
+        assert (found["bayplan_proxy_up"], found["bayplan_engine_up"]) == (0, 1)
