@@ -30,7 +30,7 @@ CAPABILITIES = {
     "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19,
 }  # fmt: skip
 ALLOWED = {
-    "bayplan-agent": ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE"),
+    "bayplan-agent": ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE", "CAP_KILL"),
     "bayplan-proxy": ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"),
     "bayplan-dns": ("CAP_NET_BIND_SERVICE",),
 }
