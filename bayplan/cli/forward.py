@@ -57,10 +57,11 @@ async def forward(
     """Listen until cancelled. Raises CommandError when a port is taken, or nothing is there to lead to."""
     for ports in pairs:
         await _target(client, reference, ports.remote, namespace)
-    async with contextlib.AsyncExitStack() as listeners:
+    with contextlib.ExitStack() as listeners:
         for ports in pairs:
             server = await _listen(client, reference, ports, namespace=namespace, address=address)
-            await listeners.enter_async_context(server)
+            # Not entered: since Python 3.12 leaving it waits until every connection has ended by itself.
+            listeners.callback(server.close)
             port = server.sockets[0].getsockname()[1]
             say(f"Forwarding from {address}:{port} -> {ports.remote}")
         flush()
@@ -128,7 +129,7 @@ async def _behind_service(client: Client, name: str, port: int, namespace: str) 
     display = kinds.display("Service", name)
     for service in await client.endpoints(namespace=namespace, service=name):
         for index, known in enumerate(service.ports):
-            if known.port != port:
+            if known.port != port or known.protocol != "TCP":
                 continue
             for endpoint in service.endpoints:
                 if endpoint.ready and endpoint.node and endpoint.ports[index]:
@@ -136,6 +137,6 @@ async def _behind_service(client: Client, name: str, port: int, namespace: str) 
             raise CommandError(
                 f"no pod behind {display} is ready" + (f": {clean(service.why)}" if service.why else "")
             )
-        known_ports = ", ".join(str(known.port) for known in service.ports) or "none"
-        raise CommandError(f"{display} has no port {port}; it has {known_ports}")
+        known_ports = ", ".join(f"{known.port}/{known.protocol}" for known in service.ports) or "none"
+        raise CommandError(f"{display} has no port {port}/TCP; it has {known_ports}")
     raise CommandError(f"{display} not found")

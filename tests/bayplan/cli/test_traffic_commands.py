@@ -50,10 +50,10 @@ class TestPortForward:
             control.ServiceEndpoints(
                 namespace="default",
                 name="shop",
-                ports=[agent.ServicePort(name="http", port=80)],
+                ports=[agent.ServicePort(name="quic", port=80, udp=True), agent.ServicePort(port=80)],
                 endpoints=[
-                    agent.Endpoint(id="a", node="n1", name="shop-0-aaaaa", ports=[8080], ready=False),
-                    agent.Endpoint(id="b", node="n1", name="shop-1-bbbbb", ports=[8080], ready=True),
+                    agent.Endpoint(id="a", node="n1", name="shop-0-aaaaa", ports=[53, 8080], ready=False),
+                    agent.Endpoint(id="b", node="n1", name="shop-1-bbbbb", ports=[53, 8080], ready=True),
                 ],
             )
         ]
@@ -65,6 +65,14 @@ class TestPortForward:
         assert (start.pod, start.port) == ("shop-1-bbbbb", 8080)
         process.kill()
         await process.wait()
+
+    async def test_datagrams_are_not_led_anywhere(self, bay: Bay) -> None:
+        ports = [agent.ServicePort(name="dns", port=53, udp=True), agent.ServicePort(name="web", port=80)]
+        bay.control.services = [control.ServiceEndpoints(namespace="default", name="names", ports=ports)]
+
+        ended = await bay("port-forward", "svc/names", "5353:53")
+
+        assert ended.err == "error: service/names has no port 53/TCP; it has 53/UDP, 80/TCP\n"
 
     async def test_what_refuses_is_said_and_the_next_connection_is_tried(self, bay: Bay) -> None:
         bay.control.pods = [pod()]
