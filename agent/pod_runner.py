@@ -62,8 +62,10 @@ class PodRunner:
                 spec = parse_pod_spec(assignment.template_json)
             except PodSpecError as error:
                 refused = str(error)
-            if asked := asked_of_host(json.loads(assignment.template_json)) if not refused else []:
-                refused = "" if assignment.privileged else _against_policy(asked, assignment.namespace)
+            # A policy is for pods to come: one that was let in stays, whatever is sent again.
+            if not refused and not assignment.privileged and not self._was_made:
+                asked = asked_of_host(json.loads(assignment.template_json))
+                refused = _against_policy(asked, assignment.namespace) if asked else ""
         elif want is not None:
             refused = "its template is missing"
         self._desired = PodDesired(want=want, spec=spec, refused=refused, held=held)
@@ -72,6 +74,11 @@ class PodRunner:
             for deeds in self._deeds.values():
                 deeds.give_up_pull()
         self.wake()
+
+    @property
+    def _was_made(self) -> bool:
+        """Whether there ever was a container of it."""
+        return any(each.attempt >= 0 for each in self._memory.own)
 
     def forget(self) -> None:
         """The pod is no longer ours: stop what runs of it, then `run` returns."""

@@ -118,6 +118,21 @@ class TestPods:
             assert (status.state, status.reason) == (pb.POD_STATE_FAILED, "Refused")
             assert "spec.hostNetwork: namespace default has the policy baseline" in status.message
 
+    async def test_a_policy_taken_back_stops_no_pod_that_runs(self, tmp_path: Path) -> None:
+        """All assignments are sent again with each leader: another leader must not end what runs."""
+        async with a_world(tmp_path) as world:
+            pod = a_pod(hostNetwork=True)
+            pod.privileged = True
+            world.manager.assign(pod, full=True)
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).ready)
+            before = world.containers()
+            pod.privileged = False
+            world.manager.assign(pod, full=True)
+            await asyncio.sleep(20)
+
+            assert world.manager.statuses["u1.0.1"].ready
+            assert world.containers() == before
+
     async def test_a_pod_has_the_variables_of_services_under_its_own(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             world.manager.say(traffic=traffic(7))
