@@ -16,6 +16,7 @@ from yarl import URL
 
 import bayplan
 from agent.probes.model import HttpGet
+from agent.probes.names import Names
 from agent.probes.port import SUCCESS, Outcome
 
 BODY_MAX_BYTES = 10 * 1024
@@ -37,7 +38,8 @@ _ERRORS: tuple[tuple[type[Exception], str], ...] = (
 class HttpProber:
     """One per agent. Made anywhere, used inside one event loop, closed with `aclose`."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, address: str, request: HttpGet, *, any_answer: bool = False) -> Outcome:
@@ -92,7 +94,7 @@ class HttpProber:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # A connection for each check, as clients that come anew have it; and any number of them at once.
-                connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=False),
+                connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=False, resolver=self._names),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),

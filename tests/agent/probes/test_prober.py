@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -247,6 +248,44 @@ class TestBadServers:
             for task in hanging:
                 task.cancel()
             await asyncio.gather(*hanging, return_exceptions=True)
+
+
+class TestNames:
+    @pytest.mark.parametrize("kind", [HttpGet, TcpConnect])
+    async def test_that_nobody_answers_hold_up_nothing_else(
+        self, prober: HostProber, monkeypatch: pytest.MonkeyPatch, kind: type[HttpGet | TcpConnect]
+    ) -> None:
+        """The journal is written in the loop's own threads: a pod's probe must not take them all."""
+        answered, asked = threading.Event(), socket.getaddrinfo
+
+        def slow(host: Any, *args: Any, **options: Any) -> Any:
+            if host != LOOPBACK:
+                answered.wait(LONG_S)
+            return asked(LOOPBACK, *args[:1], **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        checks = [kind(port=80, host=f"n{number}.example.org") for number in range(64)]
+        probing = [
+            asyncio.create_task(prober.probe(a_container(), check, timeout_s=LONG_S)) for check in checks
+        ]
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(5.0), serving(servers.hang) as server:
+                await asyncio.sleep(0.1)
+                await asyncio.to_thread(int)
+                check = TcpConnect(port=server.port, host=LOOPBACK)
+                assert await prober.probe(a_container(), check, timeout_s=LONG_S) == SUCCESS
+        finally:
+            answered.set()
+            for task in probing:
+                task.cancel()
+            await asyncio.gather(*probing, return_exceptions=True)
+
+    async def test_of_two_addresses_one_that_answers_will_do(self, prober: HostProber) -> None:
+        """Where localhost is ::1 before it is 127.0.0.1."""
+        async with serving(servers.hang) as server:
+            check = TcpConnect(port=server.port, host="localhost")
+            assert await prober.probe(a_container(), check, timeout_s=LONG_S) == SUCCESS
 
 
 class TestTcp:
