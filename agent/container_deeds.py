@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, assert_never
 
 import structlog
@@ -271,17 +272,16 @@ class ContainerDeeds:
 
     async def _create(self, attempt: int) -> None:
         sandbox = self._pod.desired_of(self._name).sandbox
-        attachment = None
-        if not self._pod.spec.host_network:
-            try:
-                attachment = await self._bench.network.attach(self._pod.uid, self._pod.assignment.namespace)
-            except NetworkError as error:
-                now_s = asyncio.get_running_loop().time()
-                self._remember(steps.wait_for_network(self._memory, str(error), now_s=now_s))
-                log.warning("pod.not_connected", error=str(error))
-                return
         try:
-            container = await self._bench.runtime.create(await self._spec(attempt, attachment, sandbox))
+            attachment, resolv_conf = await self._connection()
+        except NetworkError as error:
+            now_s = asyncio.get_running_loop().time()
+            self._remember(steps.wait_for_network(self._memory, str(error), now_s=now_s))
+            log.warning("pod.not_connected", error=str(error))
+            return
+        try:
+            spec = await self._spec(attempt, attachment, resolv_conf, sandbox)
+            container = await self._bench.runtime.create(spec)
         except CreateError as error:
             finish = steps.Finish(state=PodState.FAILED, reason=REFUSED, message=str(error))
             self._remember(steps.finish(self._memory, finish))
@@ -296,8 +296,20 @@ class ContainerDeeds:
             self._bench.metrics.container_restarted()
         self._bench.engine.note(container)
 
+    async def _connection(self) -> tuple[Attachment | None, Path | None]:
+        """How it is connected (None: on the host's network), and whom it asks for names (None: as the host)."""
+        network, namespace, spec = self._bench.network, self._pod.assignment.namespace, self._pod.spec
+        if spec.host_network:
+            return None, await network.resolv_conf(namespace) if spec.asks_here else None
+        attachment = await network.attach(self._pod.uid, namespace)
+        return attachment, attachment.resolv_conf if spec.asks_here else None
+
     async def _spec(
-        self, attempt: int, attachment: Attachment | None, sandbox: Sandbox | None
+        self,
+        attempt: int,
+        attachment: Attachment | None,
+        resolv_conf: Path | None,
+        sandbox: Sandbox | None,
     ) -> ContainerSpec:
         facts, assignment = self._bench.journal.facts, self._pod.assignment
         origin = Origin(
@@ -326,6 +338,7 @@ class ContainerDeeds:
             attempt=attempt,
             image=self._memory.image,
             attachment=attachment,
+            resolv_conf=resolv_conf,
             sandbox=sandbox,
         )
 

@@ -6,6 +6,7 @@ Labels tell whoever looks at the engine, ours or a person, what a container is; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.network.port import Attachment
 from agent.next_step import Sandbox
@@ -36,6 +37,7 @@ def to_container_spec(
     attempt: int,
     image: str,
     attachment: Attachment | None,
+    resolv_conf: Path | None,
     sandbox: Sandbox | None,
 ) -> ContainerSpec:
     """Describe a container of the template.
@@ -47,6 +49,7 @@ def to_container_spec(
         attempt: 0, 1, 2 …: restarts in place.
         image: what to run, as the engine resolved it.
         attachment: of the pod to the pods' network; None: it is on the host's own.
+        resolv_conf: to be mounted over the engine's; None: that stays.
         sandbox: whose network it shares; None: it is connected itself.
     """
     labels = _labels(origin, template.name, attempt)
@@ -72,7 +75,7 @@ def to_container_spec(
         address=attachment.address if attachment is not None and sandbox is None else "",
         joins=sandbox.container_id if sandbox is not None else "",
         # What is mounted over a file is no part of the network: each container has it anew.
-        mounts=_mounts(attachment) if attachment is not None else (),
+        mounts=_mounts(resolv_conf) if resolv_conf is not None else (),
     )
 
 
@@ -94,7 +97,7 @@ def to_sandbox_spec(
         hostname=_hostname(origin, spec),
         network=attachment.network,
         address=attachment.address,
-        mounts=_mounts(attachment),
+        mounts=_mounts(attachment.resolv_conf),
         is_sandbox=True,
     )
 
@@ -119,5 +122,5 @@ def _hostname(origin: Origin, spec: PodSpec) -> str:
     return (spec.hostname or origin.assignment.name)[:HOSTNAME_MAX]
 
 
-def _mounts(attachment: Attachment) -> tuple[Mount, ...]:
-    return (Mount(source=str(attachment.resolv_conf), target=RESOLV_CONF),)
+def _mounts(resolv_conf: Path) -> tuple[Mount, ...]:
+    return (Mount(source=str(resolv_conf), target=RESOLV_CONF),)

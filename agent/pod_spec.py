@@ -20,6 +20,7 @@ from bayplan.resources.quantity import parse_cpu_millis, parse_memory_bytes
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default")
 PROTOCOLS = ("TCP", "UDP")
 DEFAULT_GRACE_S = 30.0
 # kubectl's: whose log and shell are meant where no container is named.
@@ -68,7 +69,15 @@ class PodSpec:
     subdomain: str = ""
     enable_service_links: bool = True
     host_network: bool = False
+    dns_policy: str = "ClusterFirst"
     default_container: str = ""  # Whose log and shell are meant where none is named; empty: the first one's.
+
+    @property
+    def asks_here(self) -> bool:
+        """Whether its containers ask this node's name server, not those of the host."""
+        return self.dns_policy == "ClusterFirstWithHostNet" or (
+            self.dns_policy == "ClusterFirst" and not self.host_network
+        )
 
     @property
     def has_sandbox(self) -> bool:
@@ -96,6 +105,9 @@ def parse_pod_spec(template_json: str, variables: Mapping[str, str] | None = Non
     restart_policy = spec.get("restartPolicy") or "Always"
     if restart_policy not in RESTART_POLICIES:
         raise PodSpecError(f"spec.restartPolicy: {restart_policy!r} is none of {', '.join(RESTART_POLICIES)}")
+    dns_policy = spec.get("dnsPolicy") or "ClusterFirst"
+    if dns_policy not in DNS_POLICIES:
+        raise PodSpecError(f"spec.dnsPolicy: {dns_policy!r} is none of {', '.join(DNS_POLICIES)}")
     containers = sequence(spec.get("containers"), "spec.containers")
     if not containers:
         raise PodSpecError("spec.containers: is missing")
@@ -116,6 +128,7 @@ def parse_pod_spec(template_json: str, variables: Mapping[str, str] | None = Non
         subdomain=text(spec.get("subdomain"), "spec.subdomain"),
         enable_service_links=flag(spec.get("enableServiceLinks"), "spec.enableServiceLinks", default=True),
         host_network=flag(spec.get("hostNetwork"), "spec.hostNetwork", default=False),
+        dns_policy=dns_policy,
         default_container=text(
             annotations.get(DEFAULT_CONTAINER), f"metadata.annotations.{DEFAULT_CONTAINER}"
         ),

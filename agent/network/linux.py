@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import structlog
 
@@ -115,16 +116,25 @@ class LinuxNetwork:
         return "; ".join([*self._link_problems, *self._firewall_problems, *self._note_problems])
 
     async def attach(self, pod_uid: str, namespace: str) -> Attachment:
+        await self._ready()
+        network = self._network
+        address = await self._addresses.choose(pod_uid, network.subnet)
+        path = await self.resolv_conf(namespace)
+        return Attachment(network=network.bridge, address=str(address), resolv_conf=path)
+
+    async def _ready(self) -> None:
         try:
             async with asyncio.timeout(ATTACH_S):
                 await self._is_ready.wait()
         except TimeoutError as error:
             raise NetworkError(self.problem() or "the pods' network is just being made") from error
+
+    async def resolv_conf(self, namespace: str) -> Path:
+        await self._ready()
         network = self._network
         assert network.settings is not None
-        address = await self._addresses.choose(pod_uid, network.subnet)
         try:
-            path = await asyncio.to_thread(
+            return await asyncio.to_thread(
                 resolv_conf.have,
                 self._settings.data_dir,
                 namespace,
@@ -133,7 +143,6 @@ class LinuxNetwork:
             )
         except (OSError, ValueError) as error:
             raise NetworkError(f"cannot write the pod's resolv.conf: {error}") from error
-        return Attachment(network=network.bridge, address=str(address), resolv_conf=path)
 
     def release(self, pod_uid: str) -> None:
         self._addresses.release(pod_uid)

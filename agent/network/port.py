@@ -42,6 +42,10 @@ class PodNetwork(Protocol):
         """Choose an address, or the one that the pod has; it is noted before it is returned. Raises NetworkError."""
         ...
 
+    async def resolv_conf(self, namespace: str) -> Path:
+        """The file that leads to this node's name server, to be mounted over /etc/resolv.conf. Raises NetworkError."""
+        ...
+
     def release(self, pod_uid: str) -> None:
         """The pod is gone: its address rests for a minute, then others may have it."""
         ...

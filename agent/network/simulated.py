@@ -55,18 +55,22 @@ class SimulatedNetwork:
         return ""
 
     async def attach(self, pod_uid: str, namespace: str) -> Attachment:
-        try:
-            async with asyncio.timeout(ATTACH_S):
-                await self._is_ready.wait()
-        except TimeoutError as error:
-            raise NetworkError(self.problem() or "the pods' network is just being made") from error
+        path = await self.resolv_conf(namespace)
         now_s = asyncio.get_running_loop().time()
         self._notes.book, address = self._notes.book.choose(pod_uid, self._network.subnet, now_s=now_s)
         return Attachment(
             network=self._network.bridge,
             address=str(address),
-            resolv_conf=Path("/simulated", f"{namespace}.conf"),
+            resolv_conf=path,
         )
+
+    async def resolv_conf(self, namespace: str) -> Path:
+        try:
+            async with asyncio.timeout(ATTACH_S):
+                await self._is_ready.wait()
+        except TimeoutError as error:
+            raise NetworkError(self.problem() or "the pods' network is just being made") from error
+        return Path("/simulated", f"{namespace}.conf")
 
     def release(self, pod_uid: str) -> None:
         self._notes.book = self._notes.book.release(pod_uid, now_s=asyncio.get_running_loop().time())

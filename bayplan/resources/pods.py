@@ -240,7 +240,6 @@ class PodSpec(Part):
             "affinity",
             "automountServiceAccountToken",
             "dnsConfig",
-            "dnsPolicy",
             "ephemeralContainers",
             "hostAliases",
             "hostIPC",
@@ -276,6 +275,8 @@ class PodSpec(Part):
     termination_grace_period_seconds: Annotated[Integer, Field(ge=0, le=3600)] = 30
     hostname: Name | None = None  # None: the pod's name.
     subdomain: Name | None = None  # With a headless service of this name: <hostname>.<subdomain>... in DNS.
+    # Whom its containers ask for names; on the host's network ClusterFirst is Default, as in Kubernetes.
+    dns_policy: Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default"] = "ClusterFirst"
     enable_service_links: Boolean = True  # Variables of the services that are there when it starts.
 
     @property

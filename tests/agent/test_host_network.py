@@ -58,3 +58,29 @@ async def test_their_ports_are_forwarded_there(tmp_path: Path) -> None:
 
         await until(lambda: world.manager.frames.get("s1") and world.manager.frames["s1"][-1].end)
         assert b"".join(frame.stdout for frame in world.manager.frames["s1"]) == b"HELLO\n"
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("spec", "asks"),
+    [
+        ({}, "/simulated/default.conf"),
+        ({"dnsPolicy": "ClusterFirst"}, "/simulated/default.conf"),
+        ({"dnsPolicy": "Default"}, "the host's"),
+        ({"hostNetwork": True}, "the host's"),
+        ({"hostNetwork": True, "dnsPolicy": "ClusterFirst"}, "the host's"),
+        ({"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}, "/simulated/default.conf"),
+    ],
+)
+async def test_whom_pods_ask_for_names(tmp_path: Path, spec: dict[str, Any], asks: str) -> None:
+    """Kubernetes' dnsPolicy."""
+    async with a_world(tmp_path) as world:
+        pod = a_pod(**spec)
+        pod.privileged = True
+        world.manager.assign(pod, full=True)
+        await until(lambda: status(world).ready)
+
+        (made,) = [each.spec for each in world.engine.containers.values()]
+        assert [(mount.source, mount.target) for mount in made.mounts] == (
+            [] if asks == "the host's" else [(asks, "/etc/resolv.conf")]
+        )

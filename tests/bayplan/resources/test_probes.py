@@ -103,6 +103,7 @@ class TestRefusals:
             ("hostname", "a\nb", "is not a name"),
             ("subdomain", "A", "is not a name"),
             ("enableServiceLinks", "no", "must be true or false"),
+            ("dnsPolicy", "None", "ClusterFirstWithHostNet"),
         ],
     )
     def test_of_a_pods_names(self, field: str, value: object, message: str) -> None:
@@ -149,6 +150,7 @@ class TestAccepted:
             "hostname": "web",
             "subdomain": "shop",
             "enableServiceLinks": False,
+            "dnsPolicy": "Default",
         }
         template = the_template(document)
 
@@ -167,6 +169,7 @@ class TestAccepted:
         }
         written = a_deployment(readinessProbe=full, lifecycle={"preStop": None}, livenessProbe=None)
         written = with_field(written, f"{POD}.enableServiceLinks", True)
+        written = with_field(written, f"{POD}.dnsPolicy", "ClusterFirst")
 
         short = the_template(a_deployment(readinessProbe=HTTP))
         assert template_json(the_template(written)) == template_json(short)
