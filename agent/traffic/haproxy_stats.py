@@ -97,10 +97,11 @@ class ServiceCounters:
         self._windows: dict[str, _Window] = {}
         self._restarted: set[str] = set()  # Backends.
         self._is_blind = True  # Nothing was known before the first look.
-        self._taken_s: float | None = None
+        self._looked_s = self._began_s = -1.0  # The last look, and the one that the window began with.
 
-    def look(self, worker: int, rows: Iterable[Row], *, is_announced: bool) -> None:
+    def look(self, worker: int, rows: Iterable[Row], *, is_announced: bool, now_s: float) -> None:
         """What a worker has counted; announced: its counts began within what was looked at before."""
+        self._looked_s = now_s
         known = self._seen.get(worker)
         if known is None and not is_announced:
             self._is_blind = True
@@ -135,14 +136,19 @@ class ServiceCounters:
             del self._seen[gone]
             self._open.pop(gone, None)
 
-    def take(self, backends: Iterable[Backend], *, now_s: float) -> list[pb.ServiceUse]:
-        """What went through since the last time, by service and port, and begin anew."""
-        began_s, self._taken_s = self._taken_s, now_s
+    def take(self, backends: Iterable[Backend]) -> list[pb.ServiceUse]:
+        """What went through by service and port, and begin anew; nothing if nobody has looked since.
+
+        The window is from look to look: those may be half a window before the `take`s.
+        """
+        if self._looked_s == self._began_s:
+            return []
+        window_ms = round((self._looked_s - self._began_s) * 1000)
+        self._began_s = self._looked_s
         windows, self._windows = self._windows, {}
         restarted, self._restarted = self._restarted, set()
         is_blind, self._is_blind = self._is_blind, False
-        if is_blind or began_s is None or not self._seen:
-            self._is_blind = not self._seen
+        if is_blind:
             return []
         uses: dict[tuple[str, int], pb.ServiceUse] = {}
         left_out: set[tuple[str, int]] = set()
@@ -152,9 +158,7 @@ class ServiceCounters:
                 left_out.add(key)
             use = uses.setdefault(
                 key,
-                pb.ServiceUse(
-                    service=backend.service, port=backend.port, window_ms=round((now_s - began_s) * 1000)
-                ),
+                pb.ServiceUse(service=backend.service, port=backend.port, window_ms=window_ms),
             )
             window = windows.get(backend.name, _Window())
             use.requests += window.requests

@@ -105,7 +105,7 @@ class HaproxyProxy:
     def service_use(self) -> list[pb.ServiceUse]:
         """See `Proxy`."""
         backends = self._wanted.backends.values() if self._wanted is not None else ()
-        return self._haproxy.counters.take(backends, now_s=asyncio.get_running_loop().time())
+        return self._haproxy.counters.take(backends)
 
     async def run(self) -> None:
         """See `Proxy`."""

@@ -159,9 +159,11 @@ class RunningHaproxy:
         await self._count(self.processes)
 
     async def _count(self, processes: Processes) -> None:
+        now_s = asyncio.get_running_loop().time()
         for pid in (processes.worker, *processes.old_workers):
             rows = parse_stat(await self._socket.tell(pid, [f"show stat -1 {BACKENDS} -1"]))
-            self.counters.look(pid, rows, is_announced=self._is_reloading or pid == self._expected)
+            is_announced = self._is_reloading or pid == self._expected
+            self.counters.look(pid, rows, is_announced=is_announced, now_s=now_s)
 
     async def draining(self, wanted: Configuration) -> set[str]:
         """Endpoints that are gone and still have requests; servers of which nothing is left are deleted."""

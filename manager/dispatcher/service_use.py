@@ -45,7 +45,8 @@ class ServiceUses:
 
     def note(self, node: str, uses: Iterable[wire.ServiceUse], now_s: float) -> None:
         """A heartbeat with counts: all that this node has."""
-        by_port = {(use.service, use.port): use for use in uses if use.window_ms > 0}
+        # An agent that reached no manager for minutes tells their mean: that is not what goes through now.
+        by_port = {(use.service, use.port): use for use in uses if 0 < use.window_ms <= FORGOTTEN_S * 1000}
         self._reports[node] = _Report(now_s, by_port)
 
     def forget(self, node: str) -> None:

@@ -49,40 +49,67 @@ def a_backend(name: str = "shop.web.80") -> Backend:
     )
 
 
+def look(counters: ServiceCounters, worker: int, *rows: Row, at_s: float, is_announced: bool = False) -> None:
+    counters.look(worker, rows, is_announced=is_announced, now_s=at_s)
+
+
 @pytest.fixture
 def counters() -> ServiceCounters:
     """Worker 7 has been seen, and asked about once."""
     counters = ServiceCounters()
-    counters.look(7, [a_row(100, 10)], is_announced=False)
-    counters.take([a_backend()], now_s=0.0)
+    look(counters, 7, a_row(100, 10), at_s=0.0)
+    counters.take([a_backend()])
     return counters
 
 
 class TestCounters:
     def test_what_was_before_the_first_look_is_nobodys(self) -> None:
         counters = ServiceCounters()
-        counters.look(7, [a_row(100)], is_announced=False)
-        assert counters.take([a_backend()], now_s=10.0) == []
+        assert counters.take([a_backend()]) == []
+        look(counters, 7, a_row(100), at_s=5.0)
+        assert counters.take([a_backend()]) == []
+        look(counters, 7, a_row(130), at_s=10.0)
+        assert [use.requests for use in counters.take([a_backend()])] == [30]
 
     def test_what_went_through_since(self, counters: ServiceCounters) -> None:
-        counters.look(7, [a_row(130, 12)], is_announced=False)
-        (use,) = counters.take([a_backend()], now_s=10.0)
+        look(counters, 7, a_row(130, 12), at_s=10.0)
+        (use,) = counters.take([a_backend()])
         assert (use.requests, use.errors, use.connections, use.window_ms) == (30, 2, 1, 10_000)
-        (use,) = counters.take([a_backend()], now_s=20.0)
+        look(counters, 7, a_row(130, 12), at_s=20.0)
+        (use,) = counters.take([a_backend()])
         assert (use.requests, use.errors) == (0, 0)
 
+    def test_a_window_is_as_long_as_what_was_counted(self, counters: ServiceCounters) -> None:
+        """Ten requests a second, looked at every 5.3 s, taken every 10 s: the rate is the same each time."""
+        rates = []
+        looks_s = iter([5.3, 10.6, 15.9, 21.2, 26.5, 31.8])
+        at_s = next(looks_s)
+        for taken_s in (10.0, 20.0, 30.0):
+            while at_s < taken_s:
+                look(counters, 7, a_row(100 + round(10 * at_s), 10), at_s=at_s)
+                at_s = next(looks_s)
+            (use,) = counters.take([a_backend()])
+            rates.append(use.requests * 1000 / use.window_ms)
+        assert rates == [10.0, 10.0, 10.0]
+
+    def test_while_haproxy_does_not_run_nothing_is_said(self, counters: ServiceCounters) -> None:
+        """Zero would be a load that nobody has seen."""
+        look(counters, 7, a_row(130, 12), at_s=5.0)
+        assert len(counters.take([a_backend()])) == 1
+        assert counters.take([a_backend()]) == []
+
     def test_a_reload_of_ours_loses_nothing(self, counters: ServiceCounters) -> None:
-        counters.look(7, [a_row(110, 10)], is_announced=False)
-        counters.look(8, [a_row(5, 1)], is_announced=True)
-        counters.look(7, [a_row(112, 10)], is_announced=False)
-        (use,) = counters.take([a_backend()], now_s=10.0)
+        look(counters, 7, a_row(110, 10), at_s=3.0)
+        look(counters, 8, a_row(5, 1), is_announced=True, at_s=5.0)
+        look(counters, 7, a_row(112, 10), at_s=5.0)
+        (use,) = counters.take([a_backend()])
         assert (use.requests, use.errors, use.connections) == (17, 1, 2)
 
     def test_a_worker_that_nobody_announced_is_a_gap(self, counters: ServiceCounters) -> None:
-        counters.look(8, [a_row(5)], is_announced=False)
-        assert counters.take([a_backend()], now_s=10.0) == []
-        counters.look(8, [a_row(6)], is_announced=False)
-        assert [use.requests for use in counters.take([a_backend()], now_s=20.0)] == [1]
+        look(counters, 8, a_row(5), at_s=5.0)
+        assert counters.take([a_backend()]) == []
+        look(counters, 8, a_row(6), at_s=15.0)
+        assert [use.requests for use in counters.take([a_backend()])] == [1]
 
     def test_a_counter_that_went_down_is_left_out_alone(self, counters: ServiceCounters) -> None:
         other = Backend(
@@ -94,15 +121,14 @@ class TestCounters:
             server_options="",
             servers={},
         )
-        counters.look(7, [a_row(3), a_row(9, proxy="shop.db.1")], is_announced=False)
-        assert [use.service for use in counters.take([a_backend(), other], now_s=10.0)] == ["shop/db"]
+        look(counters, 7, a_row(3), a_row(9, proxy="shop.db.1"), at_s=10.0)
+        assert [use.service for use in counters.take([a_backend(), other])] == ["shop/db"]
 
     def test_backends_of_one_port_are_one(self, counters: ServiceCounters) -> None:
-        rows = [a_row(101, 10), a_row(4, proxy="shop.web.80.local")]
-        counters.look(7, rows, is_announced=False)
+        look(counters, 7, a_row(101, 10), a_row(4, proxy="shop.web.80.local"), at_s=10.0)
         counters.latency("shop.web.80", 3.0)
         counters.latency("shop.web.80.local", 3.0)
-        (use,) = counters.take([a_backend(), a_backend("shop.web.80.local")], now_s=10.0)
+        (use,) = counters.take([a_backend(), a_backend("shop.web.80.local")])
         assert use.requests == 5
         assert sum(use.latency_counts) == 2
 

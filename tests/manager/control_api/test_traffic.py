@@ -147,6 +147,19 @@ class TestTop:
 
             assert not (await world.control().TopServices(api.TopServicesRequest())).services
 
+    async def test_a_mean_of_minutes_is_not_what_goes_through_now(self) -> None:
+        """An agent that had no manager for so long."""
+        async with a_world() as world:
+            agent = await world.agent("n1")
+            await world.apply(a_service())
+            await world.until(lambda: bool(agent.traffic.services))
+            use = a_use(requests=5)
+            use.window_ms = 300_000
+            beat(agent, use)
+            await asyncio.sleep(0.1)
+
+            assert not (await world.control().TopServices(api.TopServicesRequest())).services
+
 
 class TestCheckNetwork:
     async def test_gathers_what_every_node_found_and_names_who_is_silent(self) -> None:
