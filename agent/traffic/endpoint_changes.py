@@ -1,8 +1,7 @@
 """From the servers that HAProxy has to those that it should have, without a reload. Pure.
 
-An endpoint that leaves is drained, not put in maintenance: that ends what it is in the middle of where
-`on-marked-down shutdown-sessions` is set. Once nothing is left of it, it is deleted. One that comes back
-meanwhile is made ready again. What the runtime socket cannot do is left to a reload, with the reason.
+An endpoint that leaves is drained. Once nothing is left of it, it is put in maintenance and deleted. One
+that comes back meanwhile is made ready again. What the runtime socket cannot do is left to a reload, with the reason.
 """
 
 from __future__ import annotations

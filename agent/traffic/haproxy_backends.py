@@ -60,7 +60,9 @@ class Backend:
 
     def server_text(self, server: Server) -> str:
         """Its line in the file and its `add server` say the same: a dynamic server knows no defaults."""
-        follows = f" track nodes/{word(server.node)} on-marked-down shutdown-sessions" if server.node else ""
+        # No on-marked-down shutdown-sessions: it would fail whoever is about to try another pod, and end what
+        # a living host's pods are in the middle of when only its proxy is gone. The agent ends what hangs.
+        follows = f" track nodes/{word(server.node)}" if server.node else ""
         # Bracketed, for with a port added an IPv6 address would be read as another one.
         address = f"[{word(server.address)}]" if ":" in server.address else word(server.address)
         return (

@@ -203,7 +203,11 @@ def _bind(address: object, port: int) -> str:
 
 def _nodes(host: ProxyHost, peers: Mapping[str, pb.NetworkPeer]) -> list[str]:
     every_ms = max(CHECK_EVERY_MS, len(peers) * 1000 // CHECKS_PER_S_MAX)
-    lines = ["backend nodes from tcp"]
+    lines = [
+        "backend nodes from tcp",
+        # What falls is told at once.
+        f"log {host.directory / LOG_SOCKET} len 512 format raw local0 alert",
+    ]
     for name, peer in peers.items():
         gateway = IPv4Network(peer.subnet)[1]
         lines.append(

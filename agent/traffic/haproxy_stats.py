@@ -35,6 +35,7 @@ class Row:
     errors: int
     status: str = ""  # UP, DOWN, DRAIN, MAINT …; of servers.
     tracked: str = ""  # backend/server, whose check this one follows.
+    last_check: str = ""  # What came of it, in words.
 
     @property
     def is_backend(self) -> bool:
@@ -77,6 +78,7 @@ def _row(fields: list[str], columns: Mapping[str, int]) -> Row:
         sessions=number("stot"),
         status=fields[columns["status"]],
         tracked=fields[columns["tracked"]],
+        last_check=fields[columns["last_chk"]],
         errors=number("hrsp_5xx") if is_http else number("econ") + number("eresp"),
     )
 

@@ -113,7 +113,10 @@ class HaproxyProxy:
             try:
                 await asyncio.to_thread(self._files.prepare)
                 samples = await listen(
-                    self._host.directory / LOG_SOCKET, self._haproxy.counters.latency, user=self._host.user
+                    self._host.directory / LOG_SOCKET,
+                    self._haproxy.counters.latency,
+                    self._note_fall,
+                    user=self._host.user,
                 )
                 break
             except OSError as error:
@@ -126,6 +129,10 @@ class HaproxyProxy:
                     await self._round(parts)
         finally:
             samples.close()
+
+    def _note_fall(self) -> None:
+        self._haproxy.are_nodes_known = False
+        self._news.set()
 
     async def _wait(self) -> None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -35,7 +35,12 @@ _RELOAD_POLL_S = 0.05
 UNDECIDED_S = 12.0
 # Answers that mean it was done; so does an empty one.
 _DONE = frozenset({"", "New server registered.", "Server deleted."})
-_SESSION = re.compile(r"^(?P<session>0x[0-9a-f]+): .*\bbe=(?P<backend>\S+) srv=(?P<server>\S+)", re.MULTILINE)
+# Those that have reached a server (state 8): who still tries to connect will try another pod.
+_SESSION = re.compile(
+    r"^(?P<session>0x[0-9a-f]+): .*\bbe=(?P<backend>\S+) srv=(?P<server>\S+) .*\bscb=\[8,", re.MULTILINE
+)
+# In words of the system's, which HAProxy repeats: a kernel says it, so the host lives, and its proxy does not.
+_REFUSED = "Connection refused"
 _DIGEST = re.compile(r"^description: (\w+)$", re.MULTILINE)
 
 
@@ -54,6 +59,8 @@ class RunningHaproxy:
         self._is_stale = True
         self._is_reloading = False
         self._expected = 0  # The worker that our own reload has made.
+        self.are_nodes_known = False  # Whose check has fallen.
+        self._dead: set[str] = set()  # nodes/name
 
     async def look(self, wanted: Configuration) -> None:
         """See what runs, and ask it for everything if that is news."""
@@ -154,7 +161,8 @@ class RunningHaproxy:
                 return seen
 
     async def count(self) -> None:
-        """Take over the counters of every worker."""
+        """Take over the counters of every worker. Now and then, so that nodes are looked at again too."""
+        self.are_nodes_known = False
         assert self.processes is not None
         await self._count(self.processes)
 
@@ -168,15 +176,36 @@ class RunningHaproxy:
     async def draining(self, wanted: Configuration) -> set[str]:
         """Endpoints that are gone and still have requests; servers of which nothing is left are deleted."""
         assert self.processes is not None
+        await self._end_what_hangs(wanted)
         busy = await self._finish(wanted)
-        if self._old:
-            nodes = parse_stat(
-                await self._socket.tell(self.processes.worker, [f"show stat nodes {SERVERS} -1"])
-            )
-            dead = {f"nodes/{row.server}" for row in nodes if row.status.startswith("DOWN")}
-            for pid, old in self._old.items():
-                busy |= await self._busy_in(pid, old, wanted, dead)
+        for pid, old in self._old.items():
+            busy |= await self._busy_in(pid, old, wanted)
         return busy
+
+    async def _end_what_hangs(self, wanted: Configuration) -> None:
+        """What is in flight to a dead node would wait for its answer for hours."""
+        assert self.processes is not None
+        if self.are_nodes_known and not (self._dead or self._old):
+            return
+        worker = self.processes.worker
+        rows = parse_stat(await self._socket.tell(worker, [f"show stat nodes {SERVERS} -1"]))
+        before, is_due = self._dead, not self.are_nodes_known
+        self._dead = {
+            f"nodes/{row.server}"
+            for row in rows
+            if row.status.startswith("DOWN") and row.last_check != _REFUSED
+        }
+        self.are_nodes_known = True
+        if self._dead and (is_due or self._dead != before):
+            await self._end_sessions(
+                worker,
+                {
+                    (backend.name, server.name)
+                    for backend in wanted.backends.values()
+                    for server in backend.servers.values()
+                    if f"nodes/{server.node}" in self._dead
+                },
+            )
 
     async def _finish(self, wanted: Configuration) -> set[str]:
         assert self.processes is not None
@@ -186,6 +215,7 @@ class RunningHaproxy:
         done: list[tuple[str, str]] = []
         for backend, names in gone.items():
             rows = parse_stat(await self._socket.tell(worker, [f"show stat {backend} {SERVERS} -1"]))
+            await self._end_sessions(worker, self._lost(backend, rows))
             for row in rows:
                 if row.server not in names:
                     continue
@@ -200,7 +230,7 @@ class RunningHaproxy:
                 del self._servers[backend][name]
         return busy
 
-    async def _busy_in(self, pid: int, old: _OldWorker, wanted: Configuration, dead: set[str]) -> set[str]:
+    async def _busy_in(self, pid: int, old: _OldWorker, wanted: Configuration) -> set[str]:
         rows = parse_stat(await self._socket.tell(pid, [f"show stat -1 {FRONTENDS | BACKENDS} -1"]))
         busy: set[str] = set()
         for row in rows:
@@ -208,9 +238,7 @@ class RunningHaproxy:
                 said = await self._socket.tell(pid, [f"show stat {row.proxy} {SERVERS} -1"])
                 servers = [each for each in parse_stat(said) if each.open or each.queued]
                 busy |= {each.server for each in servers if not _has(wanted, row.proxy, each.server)}
-                lost = {each.server for each in servers if each.tracked in dead}
-                if lost:
-                    await self._end_sessions(pid, row.proxy, lost)
+                await self._end_sessions(pid, self._lost(row.proxy, servers))
         age_s = asyncio.get_running_loop().time() - old.since_s
         if age_s < UNDECIDED_S and _undecided(rows):
             for backend, known in old.had.items():
@@ -219,15 +247,22 @@ class RunningHaproxy:
                 }
         return busy
 
-    async def _end_sessions(self, worker: int, backend: str, servers: set[str]) -> None:
-        """Old workers check no nodes any more: what is in flight to a dead one would hang there for hours."""
+    def _lost(self, backend: str, servers: Iterable[Row]) -> set[tuple[str, str]]:
+        return {(backend, each.server) for each in servers if each.open and each.tracked in self._dead}
+
+    async def _end_sessions(self, worker: int, servers: set[tuple[str, str]]) -> None:
+        """By backend and name."""
+        if not servers:
+            return
         said = await self._socket.tell(worker, ["show sess"])
         ended = [
             found["session"]
             for found in _SESSION.finditer(said)
-            if found["backend"] == backend and found["server"] in servers
+            if (found["backend"], found["server"]) in servers
         ]
         await self._socket.tell(worker, [f"shutdown session {session}" for session in ended])
+        if ended:
+            log.info("haproxy.sessions_ended", worker=worker, count=len(ended), nodes=sorted(self._dead))
 
 
 class _OldWorker:

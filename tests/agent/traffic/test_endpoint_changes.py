@@ -49,7 +49,7 @@ class TestPlan:
         plan = plan_changes(running(A), [backend])
         add, enable = plan.commands
         assert add == f"add server shop.web.80/{backend.server_text(B)}"
-        assert "id 2 weight 100 track nodes/n2 on-marked-down shutdown-sessions maxconn 5" in add
+        assert "id 2 weight 100 track nodes/n2 maxconn 5" in add
         assert f"server {backend.server_text(B)}" in backend.text
         assert enable == "enable server shop.web.80/b"
 

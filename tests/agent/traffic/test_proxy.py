@@ -238,7 +238,7 @@ class TestWithoutFailures:
 
 class TestFaults:
     async def test_a_dead_nodes_pods_are_out_within_a_second(self) -> None:
-        """Its checks are refused here; before, its streams hang, and must end."""
+        """Its streams hang, and must end."""
         async with a_world() as world:
             await world.start_pod("far", node="n2")
             await world.start_pod("near")
@@ -248,13 +248,48 @@ class TestFaults:
             reader, writer = await asyncio.open_connection(world.published, 5432)
             await reader.readline()
             world.kill_peer()
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(1.5):
                 assert await reader.read() == b""
             writer.close()
             assert {(await world.get())[1] for _ in range(8)} == {"near"}
             await world.start_peer()
+            await world.pods["far"].start()
             await asyncio.sleep(1)
             assert {(await world.get())[1] for _ in range(8)} == {"near", "far"}
+
+    async def test_who_connects_to_a_dead_nodes_pods_is_served_by_others(self) -> None:
+        """Also whoever waits for an answer in the moment in which the node is found dead."""
+        async with a_world() as world:
+            for name in ("far1", "far2", "far3"):
+                await world.start_pod(name, node="n2")
+            await world.start_pod("near")
+            await world.until_applied(world.endpoints(*world.pods))
+            await asyncio.sleep(0.5)
+            async with under_load(world) as load:
+                world.kill_peer()
+                await asyncio.sleep(1.5)
+            assert load.failed == []
+            assert load.slowest_s > 0.5
+
+    async def test_streams_to_a_living_host_outlive_its_proxy(self) -> None:
+        """New ones go elsewhere, until the proxy is back."""
+        async with a_world() as world:
+            await world.start_pod("far", node="n2")
+            await world.start_pod("near")
+            world.endpoints("far", service=DB, target=5432)
+            await world.until_applied(world.endpoints("far", "near"))
+            await asyncio.sleep(0.5)
+            reader, writer = await asyncio.open_connection(world.published, 5432)
+            await reader.readline()
+            world.kill_peers_proxy()
+            await asyncio.sleep(2)
+            assert {(await world.get())[1] for _ in range(8)} == {"near"}
+            writer.write(b"still here")
+            assert await _read(reader, 10) == b"still here"
+            # It was the first sign of the host's own end.
+            world.kill_peer()
+            assert await reader.read() == b""
+            writer.close()
 
     async def test_streams_of_old_workers_to_a_dead_node_end_too(self) -> None:
         async with a_world() as world:

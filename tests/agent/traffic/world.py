@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -61,6 +62,12 @@ class Pod:
         await asyncio.gather(*self._answering, return_exceptions=True)
         self._servers = []
 
+    def fall_silent(self) -> list[socket.socket]:
+        """As when its host has lost power: what is open hangs, and nobody answers who connects."""
+        for server in self._servers:
+            server.close()
+        return [*silence(self.address, 8080), *silence(self.address, DB_PORT)]
+
     def _accept(self, answer: _Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.create_task(answer(reader, writer))
@@ -104,6 +111,16 @@ class Pod:
             await writer.drain()
 
 
+def silence(address: str, port: int) -> list[socket.socket]:
+    """Until these are closed nobody answers there: a queue is full, and the kernel drops who comes."""
+    listener = socket.create_server((address, port), backlog=0)
+    waiting = [socket.socket() for _ in range(2)]
+    for each in waiting:
+        each.setblocking(False)
+        each.connect_ex((address, port))
+    return [listener, *waiting]
+
+
 class World:
     """What a test does and sees."""
 
@@ -128,6 +145,7 @@ class World:
         self.applied: list[pb.TrafficApplied] = []
         self.proxy.on_applied = lambda: self.applied.append(self.proxy.applied())
         self._peer: asyncio.Server | None = None
+        self._silent: list[socket.socket] = []
         self._running: asyncio.Task[None] | None = None
         self.network = NetworkTable().fold(
             pb.Network(
@@ -157,12 +175,30 @@ class World:
             del reader
             writer.close()
 
-        port = self.settings.proxy_port + ports.HEALTH
-        self._peer = await asyncio.start_server(answer, f"{self.peer_prefix}.1", port)
+        self._end_silence()
+        self._peer = await asyncio.start_server(answer, *self._peers_health)
 
-    def kill_peer(self) -> None:
+    @property
+    def _peers_health(self) -> tuple[str, int]:
+        return f"{self.peer_prefix}.1", self.settings.proxy_port + ports.HEALTH
+
+    def kill_peers_proxy(self) -> None:
+        """Its host lives, and refuses the checks."""
         assert self._peer is not None
         self._peer.close()
+
+    def kill_peer(self) -> None:
+        """The host is dead: whoever connects to it, or to its pods, hears nothing."""
+        self.kill_peers_proxy()
+        self._silent = silence(*self._peers_health)
+        for pod in self.pods.values():
+            if pod.address.startswith(self.peer_prefix + "."):
+                self._silent += pod.fall_silent()
+
+    def _end_silence(self) -> None:
+        for each in self._silent:
+            each.close()
+        self._silent = []
 
     def say(self, **said: object) -> int:
         """What a leader says; the version of it."""
@@ -251,7 +287,8 @@ async def a_world() -> AsyncIterator[World]:
     finally:
         await world.disconnect()
         world.haproxy.kill()
-        world.kill_peer()
+        world.kill_peers_proxy()
+        world._end_silence()
         for pod in world.pods.values():
             await pod.kill()
         shutil.rmtree(directory)
