@@ -128,6 +128,8 @@ def _defaults() -> list[list[str]]:
         "timeout http-request 10s",
         "timeout http-keep-alive 75s",
         "http-reuse safe",
+        # A reload ends a kept connection with an answer, and not just when the next request is under way.
+        "option idle-close-on-response",
         "option forwardfor",
         "option dontlognull",
         'http-error status 503 content-type text/plain string "No pod of this service can answer.\\n"',

@@ -235,6 +235,22 @@ class TestWithoutFailures:
             writer.close()
             assert await world.until(lambda: not world.proxy.applied().draining) < 5
 
+    async def test_a_kept_connection_is_answered_after_a_reload(self) -> None:
+        """Its next request may be under way just then: it is told with the answer that it was the last."""
+        async with a_world() as world:
+            await world.start_pod("a")
+            await world.until_applied(world.endpoints("a"))
+            reader, writer = await asyncio.open_connection(world.published, 80)
+            for is_last in (False, True):
+                writer.write(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b" 200 " in head
+                assert (b"connection: close" in head.lower()) == is_last
+                assert await _read(reader, 1) == b"a"
+                service = web(name="more", vip="10.96.1.1", ports=[pb.ServicePort(port=80)])
+                await world.until_applied(world.say(services=[service]))
+            writer.close()
+
 
 class TestFaults:
     async def test_a_dead_nodes_pods_are_out_within_a_second(self) -> None:
