@@ -128,8 +128,9 @@ KillMode=process
 TimeoutStopSec=15
 
 {_SEALED}# Bridge, tunnel, routes, nftables and iptables; trying whether a published port is free; seeing who has it;
-# ending a probe's command that hangs, whichever user runs it.
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_KILL
+# ending a probe's command that hangs, whichever user runs it; a socket that the proxy's user may write to.
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_KILL CAP_CHOWN
+SystemCallFilter=@chown
 # Not MemoryDenyWriteExecute: it has HAProxy check each configuration, and HAProxy compiles regular expressions.
 # The switches of the network alone, and the lock that Docker's older iptables shares.
 ReadWritePaths=/proc/sys/net -/run/xtables.lock

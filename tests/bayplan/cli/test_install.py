@@ -361,7 +361,9 @@ class TestUnits:
         assert {unit.stem: values(unit, "CapabilityBoundingSet") for unit in units} == {
             "bayplan-etcd": [""],
             "bayplan-manager": [""],
-            "bayplan-agent": ["CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_KILL"],
+            "bayplan-agent": [
+                "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_KILL CAP_CHOWN",
+            ],
             "bayplan-proxy": [
                 "CAP_NET_BIND_SERVICE CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_KILL",
             ],
