@@ -7,6 +7,9 @@ import os
 import signal
 import socket
 
+import pytest
+
+from agent.traffic import haproxy_head
 from bayplan.v1 import agent_link_pb2 as pb
 from tests.agent.traffic.world import DB, WEB, World, a_world, under_load, web
 
@@ -437,7 +440,9 @@ class TestFaults:
 
 
 class TestUse:
-    async def test_counts_requests_errors_and_latencies(self) -> None:
+    async def test_counts_requests_errors_and_latencies(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which requests are sampled is chance: here all are."""
+        monkeypatch.setattr(haproxy_head, "SAMPLE_OF", 1)
         async with a_world() as world:
             await world.start_pod("a")
             await world.until_applied(world.endpoints("a"))
@@ -454,7 +459,7 @@ class TestUse:
             await world.proxy._haproxy.count()
             uses = {use.service: use for use in world.proxy.service_use()}
             assert (uses[WEB].requests, uses[WEB].errors) == (23, 3)
-            assert sum(uses[WEB].latency_counts) in (2, 3)
+            assert sum(uses[WEB].latency_counts) == 23
             assert (uses[DB].requests, uses[DB].errors) == (0, 0)
 
     async def test_counts_of_a_haproxy_that_was_restarted_are_missing_not_zero(self) -> None:
