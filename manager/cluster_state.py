@@ -292,28 +292,30 @@ class ClusterState:
         return dirty | self.apply_statuses(node, statuses, now_s)
 
     def apply_statuses(self, node: str, statuses: Iterable[wire.PodStatus], now_s: float) -> set[str]:
-        """Fold in what changed on a node; returns the workloads concerned."""
+        """Fold in what changed on a node; returns the workloads concerned. Raises ValueError on nonsense."""
         entry = self.nodes[node]
         dirty: set[str] = set()
         for status in statuses:
+            now = PodState(status.state)  # Before it is kept: what is kept is read again and again.
             before = entry.statuses.get(status.uid)
-            if before is not None and not PodState(before.state).may_become(PodState(status.state)):
+            if before is not None and not PodState(before.state).may_become(now):
                 log.warning("pod_status.ignored", pod=status.uid, was=before.state, now=status.state)
                 continue
             entry.statuses[status.uid] = status
             pod = PodId.parse(status.uid)
             self.touched.pod(pod)
-            if PodState(status.state).is_terminal and status.uid not in self.ended_s:
-                self._ended(pod, now_s)
+            dirty.add(pod.workload_uid)
+            placement = self.placements.get(pod.workload_uid, {}).get(pod)
+            if placement is None or placement.node != node:
+                continue  # Its record is gone already; or of another node's pod it is no witness.
+            if now.is_terminal and status.uid not in self.ended_s:
+                self._ended(placement, now_s)
             if status.ready:
                 self.failures.get(pod.workload_uid, {}).pop(pod.slot, None)
-            dirty.add(pod.workload_uid)
         return dirty
 
-    def _ended(self, pod: PodId, now_s: float) -> None:
-        placement = self.placements.get(pod.workload_uid, {}).get(pod)
-        if placement is None:
-            return  # Its record is gone already.
+    def _ended(self, placement: Placement, now_s: float) -> None:
+        pod = placement.pod
         self.ended_s[str(pod)] = now_s
         self._unbook(placement)
         if placement.want is not Want.RUN:

@@ -229,7 +229,8 @@ class Traffic:
                 session.send_in_turn(partial(self._news, session))
                 yield 1 + derived // 10
         for pod in changes.pods:
-            self._follow_departure(pod)
+            with self._harming_nobody_else(f"Pod/{pod}"):
+                self._follow_departure(pod)
             yield 0
         if self._behind:
             self._woken.set()
@@ -247,13 +248,16 @@ class Traffic:
         for kind, namespace, _ in changes.documents:
             for pod in self._pods.begin(namespace) if kind == "Service" else ():
                 if pod not in changes.pods:
-                    self._pods.follow(pod)
+                    with self._harming_nobody_else(f"Pod/{pod}"):
+                        self._pods.follow(pod)
                     yield 1
         for place in changes.documents:
-            dirty |= self._follow_document(place)
+            with self._harming_nobody_else(f"Deployment/{place[2]}", place[1]):
+                dirty |= self._follow_document(place)
             yield 1
         for pod in changes.pods:
-            dirty |= self._follow_pod(pod)
+            with self._harming_nobody_else(f"Pod/{pod}"):
+                dirty |= self._follow_pod(pod)
             yield 1
 
     def _follow_document(self, place: Place) -> set[str]:
@@ -330,8 +334,8 @@ class Traffic:
         One that cannot be derived stays as it was told; others go on.
         """
         cost = 5
-        try:
-            namespace, _, name = key.partition("/")
+        namespace, _, name = key.partition("/")
+        with self._harming_nobody_else(f"Service/{name}", namespace):
             view = service_view(self._state, namespace, name)
             if view is None:
                 self._services.pop(key, None)
@@ -344,26 +348,25 @@ class Traffic:
                 cost += len(found.endpoints) + len(found.absent) + len(found.unknown)
                 self.ledger.put(key, service_of(view), found)
                 self._served.update(endpoint.id for endpoint in found.endpoints if endpoint.node)
-        except Exception as error:  # noqa: BLE001 - it is told, and harms nobody else
-            self._quarantine(f"Service/{name}", namespace, error)
-            return cost
-        self._broken.pop((f"Service/{name}", namespace), None)
         return cost
 
     def _derive_ingress(self) -> None:
-        try:
+        with self._harming_nobody_else("Cluster/ingress"):
             self.ledger.put_ingress(ingress_of(self._ingresses.plan(self._services.values())))
-        except Exception as error:  # noqa: BLE001 - it is told; agents keep the rules they have
-            self._quarantine("Cluster/ingress", "", error)
-            return
-        self._broken.pop(("Cluster/ingress", ""), None)
 
-    def _quarantine(self, obj: str, namespace: str, error: Exception) -> None:
-        reason = f"deriving its traffic failed: {type(error).__name__}: {error}"
-        if self._broken.get((obj, namespace)) != reason:
-            self._broken[obj, namespace] = reason
-            log.error("traffic.quarantined", object=obj, namespace=namespace, exc_info=error)
-            self._events.add("Quarantined", reason, obj=obj, namespace=namespace)
+    @contextlib.contextmanager
+    def _harming_nobody_else(self, obj: str, namespace: str = "") -> Iterator[None]:
+        """What raises here is told once: of this object agents keep what they have, and the rest goes on."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - that is the purpose
+            reason = f"deriving its traffic failed: {type(error).__name__}: {error}"
+            if self._broken.get((obj, namespace)) != reason:
+                self._broken[obj, namespace] = reason
+                log.error("traffic.quarantined", object=obj, namespace=namespace, exc_info=error)
+                self._events.add("Quarantined", reason, obj=obj, namespace=namespace)
+        else:
+            self._broken.pop((obj, namespace), None)
 
     # -- pods that leave -----------------------------------------------------------------------
 
