@@ -65,11 +65,12 @@ class Tables:
     def fold_traffic(self, message: pb.Traffic) -> None:
         """Take over what is new."""
         self.traffic = self.traffic.fold(message)
-        self._has_changed()
+        if not message.more:
+            self._has_changed()
 
     def forget_version(self) -> None:
         """Another leader numbers its words anew: nothing of it is in force yet."""
-        self.traffic = replace(self.traffic, version=0)
+        self.traffic = replace(self.traffic, version=0, begun=())
         self._tell()
 
     async def run(self) -> None:

@@ -170,6 +170,10 @@ class ClusterState:
         self.reserved.pop(name, None)
         self.host_ports.pop(name, None)
 
+    def is_unreadable(self, place: tuple[str, str, str]) -> bool:
+        """Whether there is a document that this leader could never read."""
+        return place not in self.resources and keys.resource(*place) in self.broken
+
     def put_credential(self, registry: str, *, username: str, password: str) -> None:
         """Add or change what is shown to a registry."""
         self.drop_credential(registry)

@@ -225,6 +225,7 @@ def _put_resource(state: ClusterState, key: str, value: bytes, mod_revision: int
         return set()
     if place[0] in SERVICE_KINDS:
         state.claims_version += 1
+    state.touched.document(place)
     state.unreadable = {uid: known for uid, known in state.unreadable.items() if known != place}
     stored = None
     try:
@@ -238,7 +239,6 @@ def _put_resource(state: ClusterState, key: str, value: bytes, mod_revision: int
         log.warning("document.unreadable", key=key, error=str(error))
         return set()
     state.broken.pop(key, None)
-    state.touched.document(place)
     before = state.resources.get(place)
     state.resources[place] = StoredResource(resource, stored, mod_revision)
     dirty: set[str] = set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bayplan.identity.credentials import write_private
+from bayplan.model.services import INGRESS
 from bayplan.v1 import agent_link_pb2 as pb
 
 FILE_NAME = "traffic.pb"
@@ -24,10 +25,16 @@ class TrafficTable:
     services: Mapping[str, pb.Service] = field(default_factory=dict)
     endpoints: Mapping[str, Mapping[str, pb.Endpoint]] = field(default_factory=dict)  # By id within.
     ingress: pb.Ingress = field(default_factory=pb.Ingress)
+    begun: tuple[pb.Traffic, ...] = ()  # Parts of a message whose last part is not there yet.
 
     def fold(self, message: pb.Traffic) -> TrafficTable:
-        """The table after `message`."""
-        services = {} if message.full else dict(self.services)
+        """The table after `message`; the same as before while more of it follows."""
+        if message.more:
+            return replace(self, begun=(*self.begun, message))
+        message = _whole(*self.begun, message)
+        services, kept = dict(self.services), frozenset(message.keep)
+        if message.full:
+            services = {key: known for key, known in services.items() if key in kept}
         for key in message.gone:
             services.pop(key, None)
         for service in message.services:
@@ -41,12 +48,13 @@ class TrafficTable:
                 known.pop(gone, None)
             known.update((endpoint.id, endpoint) for endpoint in changes.put)
             endpoints[changes.service] = known
-        return replace(
-            self,
+        is_kept = INGRESS in kept and bool(self.ingress.ports)
+        is_new = (message.full or message.HasField("ingress")) and not is_kept
+        return TrafficTable(
             version=message.version,
             services=services,
             endpoints=endpoints,
-            ingress=message.ingress if message.full or message.HasField("ingress") else self.ingress,
+            ingress=message.ingress if is_new else self.ingress,
         )
 
     def to_message(self) -> pb.Traffic:
@@ -63,6 +71,16 @@ class TrafficTable:
             ],
             ingress=ingress,
         )
+
+
+def _whole(*parts: pb.Traffic) -> pb.Traffic:
+    if len(parts) == 1:
+        return parts[0]
+    whole = pb.Traffic()
+    for part in parts:
+        whole.MergeFrom(part)
+    whole.more = False
+    return whole
 
 
 def key_of(service: pb.Service) -> str:

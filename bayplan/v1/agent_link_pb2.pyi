@@ -418,20 +418,24 @@ class NetworkPeer(_message.Message):
     def __init__(self, node: _Optional[str] = ..., address: _Optional[str] = ..., subnet: _Optional[str] = ..., wireguard_key: _Optional[str] = ...) -> None: ...
 
 class Traffic(_message.Message):
-    __slots__ = ("version", "full", "services", "gone", "endpoints", "ingress")
+    __slots__ = ("version", "full", "services", "gone", "endpoints", "ingress", "more", "keep")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FULL_FIELD_NUMBER: _ClassVar[int]
     SERVICES_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     INGRESS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     version: int
     full: bool
     services: _containers.RepeatedCompositeFieldContainer[Service]
     gone: _containers.RepeatedScalarFieldContainer[str]
     endpoints: _containers.RepeatedCompositeFieldContainer[EndpointChanges]
     ingress: Ingress
-    def __init__(self, version: _Optional[int] = ..., full: _Optional[bool] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., endpoints: _Optional[_Iterable[_Union[EndpointChanges, _Mapping]]] = ..., ingress: _Optional[_Union[Ingress, _Mapping]] = ...) -> None: ...
+    more: bool
+    keep: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[int] = ..., full: _Optional[bool] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., endpoints: _Optional[_Iterable[_Union[EndpointChanges, _Mapping]]] = ..., ingress: _Optional[_Union[Ingress, _Mapping]] = ..., more: _Optional[bool] = ..., keep: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Service(_message.Message):
     __slots__ = ("namespace", "name", "uid", "vip", "external_name", "ports", "balance", "affinity_s", "external_local", "internal_local", "publish_not_ready", "max_connections_per_pod", "queue_timeout_ms", "request_timeout_ms", "lacks_vip")
@@ -560,12 +564,16 @@ class NetworkCheck(_message.Message):
     def __init__(self, request: _Optional[int] = ...) -> None: ...
 
 class NetworkCheckResult(_message.Message):
-    __slots__ = ("request", "paths")
+    __slots__ = ("request", "paths", "healthy", "failed")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     PATHS_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     request: int
     paths: _containers.RepeatedCompositeFieldContainer[NetworkPath]
-    def __init__(self, request: _Optional[int] = ..., paths: _Optional[_Iterable[_Union[NetworkPath, _Mapping]]] = ...) -> None: ...
+    healthy: int
+    failed: int
+    def __init__(self, request: _Optional[int] = ..., paths: _Optional[_Iterable[_Union[NetworkPath, _Mapping]]] = ..., healthy: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class NetworkPath(_message.Message):
     __slots__ = ("to", "what", "ok", "detail")

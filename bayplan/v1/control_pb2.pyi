@@ -731,14 +731,18 @@ class CheckNetworkRequest(_message.Message):
     def __init__(self, seen: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
 class CheckNetworkReply(_message.Message):
-    __slots__ = ("mark", "paths", "silent")
+    __slots__ = ("mark", "paths", "silent", "healthy", "failed")
     MARK_FIELD_NUMBER: _ClassVar[int]
     PATHS_FIELD_NUMBER: _ClassVar[int]
     SILENT_FIELD_NUMBER: _ClassVar[int]
+    HEALTHY_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     mark: Mark
     paths: _containers.RepeatedCompositeFieldContainer[_agent_link_pb2.NetworkPath]
     silent: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., paths: _Optional[_Iterable[_Union[_agent_link_pb2.NetworkPath, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ...) -> None: ...
+    healthy: int
+    failed: int
+    def __init__(self, mark: _Optional[_Union[Mark, _Mapping]] = ..., paths: _Optional[_Iterable[_Union[_agent_link_pb2.NetworkPath, _Mapping]]] = ..., silent: _Optional[_Iterable[str]] = ..., healthy: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class ListManagersRequest(_message.Message):
     __slots__ = ("seen",)

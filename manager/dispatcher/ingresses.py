@@ -6,13 +6,14 @@ of the document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from bayplan.resources.secret import Secret
 from manager.cluster_state import ClusterState
 from manager.events import EventLog
 from manager.planning.endpoints import ServiceView
-from manager.planning.ingress import CertificateView, IngressPlan, IngressProblem, plan_ingress
+from manager.planning.ingress import CertificateView, IngressPlan, IngressProblem, IngressView, plan_ingress
+from manager.store import keys
 from manager.tls_secrets import certificate_view
 from manager.touched import Place
 from manager.traffic_views import ingress_views
@@ -35,8 +36,15 @@ class Ingresses:
             return f"{namespace}/{name}" in self._secrets
         return kind in ("Ingress", "Service")
 
-    def plan(self, services: Iterable[ServiceView]) -> IngressPlan:
-        """As it is now; new problems become events."""
+    def plan(
+        self, services: Iterable[ServiceView], *, stuck: Collection[str] = ()
+    ) -> tuple[IngressPlan, bool]:
+        """As it is now, and whether that is all; new problems become events.
+
+        Args:
+            services: all that can be worked out.
+            stuck: keys of those that cannot: it is not known which ports they have.
+        """
         documents = ingress_views(self._state)
         self._secrets = {f"{each.namespace}/{tls.secret}" for each in documents for tls in each.tls}
         self._certificates = {key: held for key, held in self._certificates.items() if key in self._secrets}
@@ -57,7 +65,17 @@ class Ingresses:
             obj = f"Ingress/{problem.name}"
             self._events.add("IngressProblem", problem.message, obj=obj, namespace=problem.namespace)
         self._problems = problems
-        return made
+        return made, not self._lacks_something(documents, stuck)
+
+    def _lacks_something(self, documents: Iterable[IngressView], stuck: Collection[str]) -> bool:
+        """Whether a document that rules depend on cannot be read: some of them would be missing, or lead nowhere."""
+        state = self._state
+        unread = {place for place in map(keys.parse_resource, state.broken) if place not in state.resources}
+        return (
+            any(place[0] == "Ingress" for place in unread if place is not None)
+            or any(("Secret", *key.split("/", 1)) in unread for key in self._secrets)
+            or any(f"{each.namespace}/{path.service}" in stuck for each in documents for path in each.paths)
+        )
 
     def _certificate(self, key: str) -> CertificateView | None:
         """None: there is no such secret."""

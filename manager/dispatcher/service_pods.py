@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from bayplan.model.names import PodId
 from bayplan.model.nodes import NodeState
 from bayplan.model.placements import Want
+from bayplan.model.states import PodState
 from manager.cluster_state import ClusterState
 from manager.dispatcher.traffic_index import TrafficIndex
 from manager.planning.endpoints import BackendView, EndpointSet, ServiceView, TemplateView, endpoints_of
@@ -107,6 +108,14 @@ class ServicePods:
         """Whether it may be of any service."""
         return pod in self._homeless
 
+    def is_over(self, pod: PodId) -> bool:
+        """Whether it will serve nobody again, whatever services there are."""
+        placement = self._state.placements.get(pod.workload_uid, {}).get(pod)
+        if placement is None or placement.want in (Want.STOP, Want.LOST):
+            return True
+        status = self._state.status(placement)
+        return status is not None and PodState(status.state).is_terminal
+
     # -- what is so ----------------------------------------------------------------------------
 
     def services_of(self, pod: PodId) -> frozenset[str]:
@@ -116,6 +125,8 @@ class ServicePods:
     def endpoints(self, view: ServiceView) -> EndpointSet:
         """The endpoints of a service, as far as they are known."""
         found = endpoints_of(view, self.of(view))
+        if not view.selector and self._state.is_unreadable(("Endpoints", view.namespace, view.name)):
+            return EndpointSet(unknown=(view.key,))
         if not view.selector or not self._homeless:
             return found
         homeless = tuple(sorted(str(pod) for pod in self._homeless))

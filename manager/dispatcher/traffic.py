@@ -24,6 +24,7 @@ from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import ClusterState
 from manager.dispatcher.ingresses import Ingresses
 from manager.dispatcher.port_problems import PortProblems
+from manager.dispatcher.quarantine import Quarantine
 from manager.dispatcher.release import Departures, ProxyView, Released
 from manager.dispatcher.service_pods import ServicePods
 from manager.dispatcher.session import NodeSession
@@ -40,6 +41,10 @@ log = structlog.get_logger(__name__)
 GATHER_S = 0.025
 # So many pods are derived at a stretch: some 10 ms.
 STRETCH = 200
+_UNREADABLE = (
+    "this manager cannot read its document: nodes serve it as they were told before, without pods that stop,"
+    " and no new ones join it"
+)
 # An agent's word for a pod that was told to stop, perhaps by the leader before.
 _TERMINATING = "Terminating"
 # Proxies that are waited for: in reach, expected back, or not heard of yet by this leader.
@@ -78,8 +83,8 @@ class Traffic:
         self._pods = ServicePods(state, node_state)
         self._departures = Departures()
         self._services: dict[str, ServiceView] = {}
-        # What could not be derived, by object and namespace, and why.
-        self._broken: dict[tuple[str, str], str] = {}
+        self._quarantine = Quarantine(events, what="deriving its traffic failed")
+        self._stuck: set[str] = set()  # Services that cannot be worked out: they stay as agents have them.
         self._behind: set[str] = set()  # Nodes whose agents are to be told something after the next pass.
         self._served: set[str] = set()  # Pods that proxies were told of in this term.
         self._has_looked = False  # Everything was derived once.
@@ -219,6 +224,8 @@ class Traffic:
             cost = self._derive(key)
             derived += cost
             yield cost
+        for pod in changes.pods if self._stuck else ():
+            self._quarantine.attempt(partial(self._leave_stuck, pod), f"Pod/{pod}")
         if any(map(self._ingresses.is_concerned, changes.documents)):
             self._derive_ingress()
             yield 1
@@ -229,8 +236,7 @@ class Traffic:
                 session.send_in_turn(partial(self._news, session))
                 yield 1 + derived // 10
         for pod in changes.pods:
-            with self._harming_nobody_else(f"Pod/{pod}"):
-                self._follow_departure(pod)
+            self._quarantine.attempt(partial(self._follow_departure, pod), f"Pod/{pod}")
             yield 0
         if self._behind:
             self._woken.set()
@@ -248,36 +254,33 @@ class Traffic:
         for kind, namespace, _ in changes.documents:
             for pod in self._pods.begin(namespace) if kind == "Service" else ():
                 if pod not in changes.pods:
-                    with self._harming_nobody_else(f"Pod/{pod}"):
-                        self._pods.follow(pod)
+                    self._quarantine.attempt(partial(self._follow_pod, pod, set()), f"Pod/{pod}")
                     yield 1
         for place in changes.documents:
-            with self._harming_nobody_else(f"Deployment/{place[2]}", place[1]):
-                dirty |= self._follow_document(place)
+            follow = partial(self._follow_document, place, dirty)
+            self._quarantine.attempt(follow, f"{place[0]}/{place[2]}", place[1])
             yield 1
         for pod in changes.pods:
-            with self._harming_nobody_else(f"Pod/{pod}"):
-                dirty |= self._follow_pod(pod)
+            self._quarantine.attempt(partial(self._follow_pod, pod, dirty), f"Pod/{pod}")
             yield 1
 
-    def _follow_document(self, place: Place) -> set[str]:
-        """Services that a document concerns."""
+    def _follow_document(self, place: Place, dirty: set[str]) -> None:
+        """Adds the services that a document concerns."""
         kind, namespace, name = place
         if kind in ("Service", "Endpoints"):
-            return {f"{namespace}/{name}"}
+            dirty.add(f"{namespace}/{name}")
         entry = self._state.resources.get(place)
-        if entry is None or not isinstance(entry.resource, Deployment):
-            return set()
-        return set().union(*map(self._follow_pod, self._pods.homeless_of(entry.stored.uid)))
+        if entry is not None and isinstance(entry.resource, Deployment):
+            for pod in self._pods.homeless_of(entry.stored.uid):
+                self._follow_pod(pod, dirty)
 
-    def _follow_pod(self, pod: PodId) -> set[str]:
-        """Services that a pod concerns."""
+    def _follow_pod(self, pod: PodId, dirty: set[str]) -> None:
+        """Adds the services that a pod concerns."""
         was_homeless = self._pods.is_homeless(pod)
-        concerned = set(self._pods.follow(pod))
+        dirty |= self._pods.follow(pod)
         if was_homeless != self._pods.is_homeless(pod):
             # It may be of any service whose set is not known for that very reason.
-            concerned.update(self.ledger.unknown())
-        return concerned
+            dirty.update(self.ledger.unknown())
 
     def _follow_departure(self, pod: PodId) -> None:
         """Let a pod that is to stop begin to leave; or let it go, when there is nothing to wait for."""
@@ -310,6 +313,8 @@ class Traffic:
         was_served = uid in self._served or any(
             uid in session.proxy.draining for session in self._sessions.values()
         )
+        _, namespace, _ = self._state.workload_name(placement.pod.workload_uid)
+        was_served = was_served or any(key.startswith(f"{namespace}/") for key in self._stuck)
         if not services and not was_served:
             return True
         status = self._state.status(placement)
@@ -333,40 +338,49 @@ class Traffic:
 
         One that cannot be derived stays as it was told; others go on.
         """
-        cost = 5
         namespace, _, name = key.partition("/")
-        with self._harming_nobody_else(f"Service/{name}", namespace):
-            view = service_view(self._state, namespace, name)
-            if view is None:
-                self._services.pop(key, None)
-                self._pods.drop_service(key)
-                self.ledger.drop(key)
-            else:
-                self._services[key] = view
-                self._pods.put_service(view)
-                found = self._pods.endpoints(view)
-                cost += len(found.endpoints) + len(found.absent) + len(found.unknown)
-                self.ledger.put(key, service_of(view), found)
-                self._served.update(endpoint.id for endpoint in found.endpoints if endpoint.node)
-        return cost
+        obj, costs = f"Service/{name}", [5]
+        if self._state.is_unreadable(("Service", namespace, name)):
+            self._quarantine.tell(_UNREADABLE, obj, namespace)
+        elif self._quarantine.attempt(
+            lambda: costs.append(self._put_service(namespace, name)), obj, namespace
+        ):
+            self._stuck.discard(key)
+            return sum(costs)
+        self._stuck.add(key)
+        self.ledger.keep(key)
+        return sum(costs)
+
+    def _put_service(self, namespace: str, name: str) -> int:
+        key = f"{namespace}/{name}"
+        view = service_view(self._state, namespace, name)
+        if view is None:
+            self._services.pop(key, None)
+            self._pods.drop_service(key)
+            self.ledger.drop(key)
+            return 0
+        self._services[key] = view
+        self._pods.put_service(view)
+        found = self._pods.endpoints(view)
+        self.ledger.put(key, service_of(view), found)
+        self._served.update(endpoint.id for endpoint in found.endpoints if endpoint.node)
+        return len(found.endpoints) + len(found.absent) + len(found.unknown)
+
+    def _leave_stuck(self, pod: PodId) -> None:
+        """Take a pod that will not serve again from services that cannot be worked out."""
+        if self._pods.is_over(pod):
+            _, namespace, _ = self._state.workload_name(pod.workload_uid)
+            for key in self._stuck:
+                if not namespace or key.startswith(f"{namespace}/"):
+                    self.ledger.leave(key, str(pod))
 
     def _derive_ingress(self) -> None:
-        with self._harming_nobody_else("Cluster/ingress"):
-            self.ledger.put_ingress(ingress_of(self._ingresses.plan(self._services.values())))
+        def put() -> None:
+            plan, is_whole = self._ingresses.plan(self._services.values(), stuck=self._stuck)
+            self.ledger.put_ingress(ingress_of(plan), is_whole=is_whole)
 
-    @contextlib.contextmanager
-    def _harming_nobody_else(self, obj: str, namespace: str = "") -> Iterator[None]:
-        """What raises here is told once: of this object agents keep what they have, and the rest goes on."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 - that is the purpose
-            reason = f"deriving its traffic failed: {type(error).__name__}: {error}"
-            if self._broken.get((obj, namespace)) != reason:
-                self._broken[obj, namespace] = reason
-                log.error("traffic.quarantined", object=obj, namespace=namespace, exc_info=error)
-                self._events.add("Quarantined", reason, obj=obj, namespace=namespace)
-        else:
-            self._broken.pop((obj, namespace), None)
+        if not self._quarantine.attempt(put, "Cluster/ingress"):
+            self.ledger.keep_ingress()
 
     # -- pods that leave -----------------------------------------------------------------------
 

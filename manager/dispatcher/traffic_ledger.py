@@ -6,18 +6,24 @@ sent their sum, made when its stream has room for it; agents at the same version
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from bayplan.model.services import INGRESS
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.dispatcher.traffic_wire import endpoint_of
 from manager.planning.endpoints import Endpoint, EndpointSet
 
-# Some 130 bytes each; a message may be 16 MiB.
-ENDPOINTS_PER_MESSAGE = 20_000
+# A message may be 16 MiB; the largest thing that goes into one whole is all Ingresses', of some 8 MiB.
+PART_BYTES = 4 << 20
+# Of one service at a stretch: 130 bytes each, with 250 ports of names as long as can be a little over 1 KiB.
+ENDPOINTS_AT_A_STRETCH = 1000
 # Who is behind more deletions than these is told everything.
 GONE_SERVICES_MAX = 1000
 # More ids of gone endpoints than living ones, and so many: the whole set is shorter.
 GONE_ENDPOINTS_SPARE = 64
+# Of a service that cannot be read: pods beyond these left it so long ago that every agent has heard of it.
+KEPT_GONE_MAX = 10_000
 # Messages of the present version that are kept for the next agent: most are at the same one before.
 _MADE_MAX = 8
 # A term has so many versions, and all of them are above those of the terms before: what an agent says of
@@ -49,15 +55,16 @@ class ToldService:
         """By id."""
         return [self.put[each].endpoint for each in sorted(self.put)]
 
-    def changes(self, key: str, since: int) -> wire.EndpointChanges | None:
-        """What somebody lacks who was told everything up to `since`; None: nothing."""
-        if self.whole_since > since:
-            return wire.EndpointChanges(
-                service=key, full=True, put=[each.message for each in self.put.values()]
-            )
-        put = [each.message for each in self.put.values() if each.version > since]
-        gone = [each for each, version in self.gone.items() if version > since]
-        return wire.EndpointChanges(service=key, put=put, gone=gone) if put or gone else None
+    def changes(self, key: str, since: int) -> Iterator[wire.EndpointChanges]:
+        """What somebody lacks who was told everything up to `since`, in this order."""
+        is_full = self.whole_since > since
+        put = [each.message for each in self.put.values() if is_full or each.version > since]
+        gone = [] if is_full else _after(self.gone, since)
+        if is_full or gone:
+            head, put = put[:ENDPOINTS_AT_A_STRETCH], put[ENDPOINTS_AT_A_STRETCH:]
+            yield wire.EndpointChanges(service=key, full=is_full, put=head, gone=gone)
+        for start in range(0, len(put), ENDPOINTS_AT_A_STRETCH):
+            yield wire.EndpointChanges(service=key, put=put[start : start + ENDPOINTS_AT_A_STRETCH])
 
 
 class Ledger:
@@ -71,8 +78,11 @@ class Ledger:
         self.services: dict[str, ToldService] = {}
         self._gone: dict[str, int] = {}
         self._gone_before = 0  # Deletions up to this version are not known any more.
+        # Services that nobody here can read, and ids that those who have them must not have any more.
+        self._kept: dict[str, dict[str, int]] = {}
         self._ingress = wire.Ingress()
         self._ingress_version = self.version
+        self._is_ingress_whole, self._is_ingress_told = True, False
         self._is_changed = False
         self._made: dict[int, list[wire.ManagerMessage]] = {}
 
@@ -81,6 +91,7 @@ class Ledger:
     def put(self, key: str, spec: wire.Service, found: EndpointSet) -> None:
         """Note a service as it is now."""
         new = self.version + 1
+        self._kept.pop(key, None)
         told = self.services.get(key)
         if told is None or told.spec.uid != spec.uid:
             told = ToldService(spec, new)
@@ -99,7 +110,7 @@ class Ledger:
 
     def drop(self, key: str) -> None:
         """A service is gone."""
-        if self.services.pop(key, None) is None:
+        if self.services.pop(key, None) is None and self._kept.pop(key, None) is None:
             return
         self._gone[key] = self.version + 1
         self._is_changed = True
@@ -107,11 +118,38 @@ class Ledger:
             oldest = next(iter(self._gone))
             self._gone_before = self._gone.pop(oldest)
 
-    def put_ingress(self, ingress: wire.Ingress) -> None:
-        """Note all rules as they are now."""
-        if ingress != self._ingress:
-            self._ingress, self._ingress_version = ingress, self.version + 1
+    def keep(self, key: str) -> None:
+        """Nothing can be said of a service: who has it keeps it. One that was told in this term stays so anyway."""
+        if key not in self.services and key not in self._kept:
+            self._kept[key] = {}
             self._is_changed = True
+
+    def leave(self, key: str, endpoint: str) -> None:
+        """One endpoint less, whatever else a service has: that cannot be worked out now."""
+        new = self.version + 1
+        told, kept = self.services.get(key), self._kept.get(key)
+        if told is not None and told.put.pop(endpoint, None) is not None:
+            told.gone[endpoint] = told.changed = new
+            self.services[key] = self.services.pop(key)
+            self._is_changed = True
+        elif kept is not None and endpoint not in kept:
+            kept[endpoint] = new
+            self._is_changed = True
+            if len(kept) > KEPT_GONE_MAX:
+                del kept[next(iter(kept))]
+
+    def put_ingress(self, ingress: wire.Ingress, *, is_whole: bool = True) -> None:
+        """Note all rules as they are now; if these are not all, who has rules keeps those that it has."""
+        self._is_ingress_told = True
+        if ingress != self._ingress or is_whole != self._is_ingress_whole:
+            self._ingress, self._ingress_version = ingress, self.version + 1
+            self._is_ingress_whole = is_whole
+            self._is_changed = True
+
+    def keep_ingress(self) -> None:
+        """Nothing can be said of the rules: those of this term stay, else those that agents have."""
+        if not self._is_ingress_told:
+            self.put_ingress(self._ingress, is_whole=False)
 
     def seal(self) -> bool:
         """Make what was noted one version; whether there was anything."""
@@ -144,31 +182,53 @@ class Ledger:
         if since < self._gone_before:
             since = 0
         is_full = since == 0
-        traffic = wire.Traffic(full=is_full, version=since)
-        parts = [traffic]
-        room = ENDPOINTS_PER_MESSAGE
+        parts = _Parts(wire.Traffic(full=is_full, version=since))
         for key, told in reversed(self.services.items()):
             if told.changed <= since:
                 break
             if told.spec_version > since:
-                # Every service before any endpoint that does not fit: an agent knows no set without its service.
-                parts[0].services.append(told.spec)
-            changes = told.changes(key, since)
-            if changes is None:
-                continue
-            room -= len(changes.put) + len(changes.gone)
-            if room < 0 and traffic.endpoints:
-                traffic = wire.Traffic(version=since)
-                parts.append(traffic)
-                room = ENDPOINTS_PER_MESSAGE - len(changes.put) - len(changes.gone)
-            traffic.endpoints.append(changes)
-        if not is_full:
-            parts[0].gone.extend(key for key, version in self._gone.items() if version > since)
+                parts.with_room(told.spec.ByteSize()).services.append(told.spec)
+            for changes in told.changes(key, since):
+                parts.with_room(changes.ByteSize()).endpoints.append(changes)
+        for changes in self._changes_of_kept(since):
+            parts.with_room(changes.ByteSize()).endpoints.append(changes)
+        first = parts.all[0]
+        if is_full:
+            first.keep.extend(self._kept)
+        else:
+            first.gone.extend(_after(self._gone, since))
         if is_full or self._ingress_version > since:
-            parts[0].ingress.CopyFrom(self._ingress)
-        # Before its last part nobody has applied anything.
-        parts[-1].version = self.version
-        return [wire.ManagerMessage(epoch=self._epoch, traffic=part) for part in parts]
+            parts.with_room(self._ingress.ByteSize()).ingress.CopyFrom(self._ingress)
+            first.keep.extend([] if self._is_ingress_whole else [INGRESS])
+        # None of it counts before its last part.
+        parts.all[-1].version = self.version
+        return [wire.ManagerMessage(epoch=self._epoch, traffic=part) for part in parts.all]
+
+    def _changes_of_kept(self, since: int) -> Iterator[wire.EndpointChanges]:
+        for key, left in self._kept.items():
+            if gone := _after(left, since):
+                yield wire.EndpointChanges(service=key, gone=gone)
+
+
+class _Parts:
+    """One message, cut where it would be too large for the wire."""
+
+    def __init__(self, first: wire.Traffic) -> None:
+        self.all = [first]
+        self._bytes = 0
+
+    def with_room(self, size_bytes: int) -> wire.Traffic:
+        """The part to put so much into."""
+        if self._bytes and self._bytes + size_bytes > PART_BYTES:
+            self.all[-1].more = True
+            self.all.append(wire.Traffic(version=self.all[0].version))
+            self._bytes = 0
+        self._bytes += size_bytes
+        return self.all[-1]
+
+
+def _after(versions: Mapping[str, int], since: int) -> list[str]:
+    return [each for each, version in versions.items() if version > since]
 
 
 def _note_endpoints(told: ToldService, found: EndpointSet, new: int) -> bool:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.traffic.table import TrafficTable
+from bayplan.transport.grpc import MESSAGE_MAX_BYTES
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.dispatcher import traffic_ledger
 from manager.dispatcher.traffic_ledger import VERSIONS_PER_TERM, Ledger
@@ -100,21 +101,129 @@ class TestFull:
 
         assert set(agent.endpoints("shop/web")) == {"p1", "p2"}
 
-    def test_is_cut_into_messages_of_which_only_the_last_is_the_version(
+    def test_is_cut_into_messages_none_of_which_counts_before_the_last(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(traffic_ledger, "ENDPOINTS_PER_MESSAGE", 4)
+        """Nobody serves half of it: neither what is new nor what was there before."""
+        monkeypatch.setattr(traffic_ledger, "PART_BYTES", 100)
+        monkeypatch.setattr(traffic_ledger, "ENDPOINTS_AT_A_STRETCH", 2)
         ledger = Ledger(EPOCH)
         for number in range(5):
             ledger.put(f"shop/s{number}", a_service(f"shop/s{number}"), a_set("p1", "p2", "p3"))
         ledger.seal()
-        agent = Reader(ledger)
-        told = agent.read()
+        table = before = TrafficTable(services={"old/one": wire.Service()})
+        *parts, last = [message.traffic for message in ledger.messages(0)]
+        for part in parts:
+            assert part.more
+            table = table.fold(part)
+            assert (table.services, table.endpoints) == (before.services, before.endpoints)
+        table = table.fold(last)
 
-        assert [each.version for each in told] == [0, 0, 0, 0, agent.ledger.version]
-        assert [each.full for each in told] == [True, False, False, False, False]
-        assert len(told[0].services) == 5
-        assert all(len(agent.endpoints(f"shop/s{number}")) == 3 for number in range(5))
+        assert len(parts) > 5
+        assert set(table.services) == {f"shop/s{number}" for number in range(5)}
+        assert all(len(table.endpoints[f"shop/s{number}"]) == 3 for number in range(5))
+        assert table.version == ledger.version
+
+    def test_fits_the_wire_however_large_services_are(self) -> None:
+        """Services with all the ports that they may have, and one with more addresses than a document holds."""
+        ports = [wire.ServicePort(name=f"{number:03}" + "p" * 60, port=65535) for number in range(250)]
+        ledger = Ledger(EPOCH)
+        for number in range(1000):
+            key = f"shop/s{number}"
+            ledger.put(key, a_service(key, ports=ports), a_set())
+        large = [
+            Endpoint(id=f"10.0.{number // 250}.{number % 250}", address="10.0.0.1", ports=(65535,) * 250)
+            for number in range(22_000)
+        ]
+        ledger.put("shop/large", a_service("shop/large", ports=ports), EndpointSet(endpoints=tuple(large)))
+        ledger.seal()
+        told = ledger.messages(0)
+
+        assert sum(message.ByteSize() for message in told) > 2 * MESSAGE_MAX_BYTES
+        assert max(message.ByteSize() for message in told) < MESSAGE_MAX_BYTES / 2
+        table = TrafficTable()
+        for message in told:
+            table = table.fold(message.traffic)
+        assert len(table.services) == 1001
+        assert len(table.endpoints["shop/large"]) == 22_000
+
+
+class TestWhatNobodyHereCanRead:
+    def known(self) -> TrafficTable:
+        """Of an agent that was told of it by an earlier leader."""
+        endpoints = {each: wire.Endpoint(id=each) for each in ("p1", "p2")}
+        return TrafficTable(
+            services={"shop/web": a_service("shop/web"), "old/one": wire.Service()},
+            endpoints={"shop/web": endpoints},
+            ingress=wire.Ingress(ports=[80], rules=[wire.IngressRule(path="/mine")]),
+        )
+
+    def test_stays_with_those_who_have_it(self) -> None:
+        ledger = Ledger(EPOCH)
+        ledger.keep("shop/web")
+        ledger.seal()
+        agent, new = Reader(ledger, self.known()), Reader(ledger)
+        agent.read()
+        new.read()
+
+        assert set(agent.table.services) == {"shop/web"}
+        assert set(agent.endpoints("shop/web")) == {"p1", "p2"}
+        assert not new.table.services
+
+    def test_loses_pods_that_stop(self) -> None:
+        """Their addresses will be others'."""
+        ledger = Ledger(EPOCH)
+        ledger.keep("shop/web")
+        ledger.seal()
+        connected, away = Reader(ledger, self.known()), Reader(ledger, self.known())
+        connected.read()
+        ledger.leave("shop/web", "p1")
+        assert ledger.seal()
+        connected.read()
+        away.read()
+
+        assert set(connected.endpoints("shop/web")) == set(away.endpoints("shop/web")) == {"p2"}
+
+    def test_is_told_anew_once_it_can_be_read_and_goes_when_it_is_deleted(self) -> None:
+        ledger = Ledger(EPOCH)
+        for key in ("shop/web", "old/one"):
+            ledger.keep(key)
+        ledger.seal()
+        agent = Reader(ledger, self.known())
+        agent.read()
+        ledger.put("shop/web", a_service("shop/web", uid="u2"), a_set("p3"))
+        ledger.drop("old/one")
+        ledger.seal()
+        agent.read()
+
+        assert {key: each.uid for key, each in agent.table.services.items()} == {"shop/web": "u2"}
+        assert set(agent.endpoints("shop/web")) == {"p3"}
+
+    def test_rules_stay_until_all_are_known_and_others_take_what_is(self) -> None:
+        ledger = Ledger(EPOCH)
+        some = wire.Ingress(ports=[80], rules=[wire.IngressRule(path="/other")])
+        ledger.put_ingress(some, is_whole=False)
+        ledger.seal()
+        agent, new = Reader(ledger, self.known()), Reader(ledger)
+        agent.read()
+        new.read()
+        assert [rule.path for rule in agent.table.ingress.rules] == ["/mine"]
+        assert [rule.path for rule in new.table.ingress.rules] == ["/other"]
+        ledger.put_ingress(some)
+        ledger.seal()
+        agent.read()
+
+        assert [rule.path for rule in agent.table.ingress.rules] == ["/other"]
+
+    def test_what_was_told_in_this_term_stays_told_without_pods_that_stop(self) -> None:
+        ledger = a_ledger("p1", "p2")
+        ledger.keep("shop/web")
+        ledger.leave("shop/web", "p1")
+        ledger.seal()
+        agent = Reader(ledger)
+        agent.read()
+
+        assert set(agent.endpoints("shop/web")) == {"p2"}
 
 
 class TestChanges:
@@ -218,7 +327,8 @@ class TestWhateverHappens:
             if has_little_memory:
                 patch.setattr(traffic_ledger, "GONE_SERVICES_MAX", 1)
                 patch.setattr(traffic_ledger, "GONE_ENDPOINTS_SPARE", 0)
-                patch.setattr(traffic_ledger, "ENDPOINTS_PER_MESSAGE", 2)
+                patch.setattr(traffic_ledger, "PART_BYTES", 60)
+                patch.setattr(traffic_ledger, "ENDPOINTS_AT_A_STRETCH", 2)
             self._run(steps)
 
     @staticmethod
