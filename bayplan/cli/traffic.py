@@ -53,12 +53,13 @@ def _latency(latency_ms: float | None) -> str:
 
 
 async def doctor_network(client: Client) -> None:
-    """A row for each pair of nodes. Raises CommandError when a way does not work."""
+    """A row for each pair of nodes that is listed. Raises CommandError when a way does not work."""
     check = await client.check_network()
-    if not check.paths and not check.silent:
+    unlisted = check.healthy + check.failed
+    if not check.paths and not check.silent and not unlisted:
         note("There is no pair of nodes to try.")
         return
-    rows, failed = [], 0
+    rows, failed = [], check.failed
     ordered = sorted(check.paths, key=lambda path: (path.source, path.target))
     for (source, target), paths in groupby(ordered, key=lambda path: (path.source, path.target)):
         tried = {path.what: path for path in paths}
@@ -67,10 +68,14 @@ async def doctor_network(client: Client) -> None:
     if rows:
         for line in table(("FROM", "TO", *(what.upper() for what in _WAYS)), rows):
             say(line)
+    if check.healthy:
+        note(f"{check.healthy} {'more ' if rows else ''}ways were tried and work.")
+    if check.failed:
+        note(f"{check.failed} more ways were tried and do not work.")
     if check.silent:
         raise CommandError(f"not heard from within 10 s: {clean(', '.join(check.silent))}")
     if failed:
-        raise CommandError(f"{failed} of {len(check.paths)} ways do not work")
+        raise CommandError(f"{failed} of {len(check.paths) + unlisted} ways do not work")
 
 
 _WAYS = ("address", "name", "tcp", "udp", "mtu")

@@ -292,10 +292,12 @@ class NetworkPath:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkCheck:
-    """Every pair of nodes, every way."""
+    """Every pair of nodes, every way. Where there are many, only what fails is listed, and not all of that."""
 
     paths: tuple[NetworkPath, ...]
     silent: tuple[str, ...]  # Nodes that did not answer in time.
+    healthy: int  # Ways that work, beside those in `paths`.
+    failed: int  # Ways that do not, likewise.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,7 +264,9 @@ def from_network_check(message: control_pb2.CheckNetworkReply) -> NetworkCheck:
         )
         for path in message.paths
     )
-    return NetworkCheck(paths=paths, silent=tuple(message.silent))
+    return NetworkCheck(
+        paths=paths, silent=tuple(message.silent), healthy=message.healthy, failed=message.failed
+    )
 
 
 def from_manager(message: control_pb2.Manager) -> Manager:

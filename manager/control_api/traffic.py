@@ -124,12 +124,18 @@ def top(leadership: Leadership, request: api.TopServicesRequest) -> list[api.Ser
 
 
 async def check_network(leadership: Leadership) -> api.CheckNetworkReply:
-    """Have every node try every other. Raises RefusedError when there is nobody to ask."""
+    """Have every node try every other; where there are many, what works is counted alone. Raises RefusedError when there is nobody to ask."""
     nodes = sorted(leadership.state.nodes)
     if not nodes:
         raise RefusedError("no node has joined the cluster")
-    paths, silent = await leadership.dispatcher.network_checks.check(nodes)
-    return api.CheckNetworkReply(mark=leadership.mark(), paths=paths, silent=silent)
+    found = await leadership.dispatcher.network_checks.check(nodes)
+    return api.CheckNetworkReply(
+        mark=leadership.mark(),
+        paths=found.paths,
+        silent=found.silent,
+        healthy=found.healthy,
+        failed=found.failed,
+    )
 
 
 def _names(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ class Quarantine:
 
     def __init__(self, events: EventLog, *, what: str) -> None:
         self._events = events
-        self._what = what  # How what fails begins, e.g. "deriving its traffic failed".
+        self._what = what  # How what fails begins, e.g. "deriving its traffic failed: ".
         self._told: dict[tuple[str, str], str] = {}
 
     def attempt(self, act: Callable[[], None], obj: str, namespace: str = "") -> bool:
@@ -24,7 +24,7 @@ class Quarantine:
         try:
             act()
         except Exception as error:
-            reason = f"{self._what}: {type(error).__name__}: {error}"
+            reason = f"{self._what}{type(error).__name__}: {error}"
             if self.tell(reason, obj, namespace):
                 log.exception("traffic.quarantined", object=obj, namespace=namespace)
             return False

@@ -83,7 +83,7 @@ class Traffic:
         self._pods = ServicePods(state, node_state)
         self._departures = Departures()
         self._services: dict[str, ServiceView] = {}
-        self._quarantine = Quarantine(events, what="deriving its traffic failed")
+        self._quarantine = Quarantine(events, what="deriving its traffic failed: ")
         self._stuck: set[str] = set()  # Services that cannot be worked out: they stay as agents have them.
         self._behind: set[str] = set()  # Nodes whose agents are to be told something after the next pass.
         self._served: set[str] = set()  # Pods that proxies were told of in this term.

@@ -15,7 +15,7 @@ import pytest
 from agent.dns.resolv_conf import ResolvConf
 from agent.dns.server import DnsServer
 from agent.dns.zone_file import FILE_NAME, write_zone
-from agent.network.check import TRY_S, try_peers
+from agent.network.check import TRY_S, result_of, try_peers
 from agent.network.early_bind import bound_early
 from agent.network.echo import Echo
 from agent.network.table import NetworkTable
@@ -97,6 +97,27 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def a_path(to: str, *, ok: bool) -> pb.NetworkPath:
+    return pb.NetworkPath(**{"from": "n0"}, to=to, what="tcp", ok=ok)
+
+
+class TestWhatTheLeaderIsTold:
+    def test_is_everything_where_there_are_few_peers(self) -> None:
+        result = result_of(7, [a_path(f"n{number}", ok=number != 3) for number in range(1, 31)])
+
+        assert (result.request, len(result.paths), result.healthy, result.failed) == (7, 30, 0, 0)
+
+    def test_is_what_fails_where_there_are_many(self) -> None:
+        result = result_of(7, [a_path(f"n{number}", ok=number != 3) for number in range(1, 300)])
+
+        assert ([path.to for path in result.paths], result.healthy, result.failed) == (["n3"], 298, 0)
+
+    def test_is_short_where_nothing_works(self) -> None:
+        result = result_of(7, [a_path(f"n{number}", ok=False) for number in range(1, 300)])
+
+        assert (len(result.paths), result.healthy, result.failed) == (100, 0, 199)
 
 
 class TestCheck:

@@ -142,6 +142,20 @@ class TestDoctorNetwork:
         assert "FAILED: no answer within 2 s" in ended.out
         assert ended.err == "error: not heard from within 10 s: n3\n"
 
+    async def test_counts_what_is_not_listed(self, bay: Bay) -> None:
+        """With many nodes nobody reads a line for each pair."""
+        bay.control.network_check = control.CheckNetworkReply(healthy=448_500)
+        ended = await bay("doctor", "network")
+        assert (ended.code, ended.out) == (0, "")
+        assert ended.err == "448500 ways were tried and work.\n"
+
+        bay.control.network_check = control.CheckNetworkReply(
+            paths=[path("n1", "n2", "udp", ok=False, detail="no answer within 2 s")], healthy=90, failed=9
+        )
+        ended = await bay("doctor", "network")
+        assert ended.code == 1
+        assert "error: 10 of 100 ways do not work" in ended.err
+
 
 def path(source: str, target: str, what: str, *, ok: bool, detail: str) -> agent.NetworkPath:
     found = agent.NetworkPath(to=target, what=what, ok=ok, detail=detail)

@@ -201,6 +201,26 @@ class TestCheckNetwork:
             assert reply.silent == ["n2"]
             assert asyncio.get_running_loop().time() - started_s < 1
 
+    async def test_fits_the_wire_however_many_nodes_there_are(self) -> None:
+        """The answer of a node that lists more than it should, in words without end, is cut."""
+        async with a_world() as world:
+            agent = await world.agent("n1")
+            call = world.control().CheckNetwork(api.CheckNetworkRequest())
+            await world.until(lambda: "network_check" in agent.kinds())
+            detail = "no answer\x1b[2J" + "!" * 1000
+            paths = [
+                wire.NetworkPath(**{"from": "n1"}, to=f"n{number}", what="tcp", ok=False, detail=detail)
+                for number in range(2, 5000)
+            ]
+            result = wire.NetworkCheckResult(request=1, paths=paths, healthy=7, failed=1 << 62)
+            agent.say(network_check=result)
+            reply = await call
+
+            assert reply.ByteSize() < 1 << 20
+            assert reply.paths[0].detail.startswith("no answer\\x1b[2J!")
+            assert reply.healthy == 7
+            assert reply.failed < 1 << 32
+
     async def test_needs_somebody_to_ask(self) -> None:
         async with a_world() as world:
             with pytest.raises(grpc.aio.AioRpcError, match="no node has joined the cluster"):
