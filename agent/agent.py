@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 # A report without the engine's word helps nobody; but a silent agent would be taken for dead.
 FIRST_LOOK_S = 5.0
 CONDITION_EVERY_S = 1.0
+# While it takes no pods: of many that come at once the first to be ready would be given all of them.
+CONDITION_SOON_S = 0.05
 INFO_TIMEOUT_S = 2.0
 INFO_RETRY_S = 2.0
 STOP_WITHIN_S = 3.0
@@ -209,23 +211,25 @@ class Agent:
 
     async def _watch_condition(self) -> None:
         while True:
-            self._tell_condition()
-            await asyncio.sleep(CONDITION_EVERY_S)
+            is_usable = self._tell_condition()
+            await asyncio.sleep(CONDITION_EVERY_S if is_usable else CONDITION_SOON_S)
 
-    def _tell_condition(self) -> None:
+    def _tell_condition(self) -> bool:
+        """Returns whether it takes pods."""
         outage = self._engine.outage()
         if not self._engine.is_known.is_set():
             outage = outage or "the container engine was not seen yet"
-        pressure = self._housekeeping.disk_pressure
+        pressure, network_problem = self._housekeeping.disk_pressure, self._network.problem()
         self._board.set_condition(
             pb.NodeCondition(
                 engine_ok=not outage,
                 message=outage or pressure,
                 disk_pressure=bool(pressure),
-                network_problem=self._network.problem(),
+                network_problem=network_problem,
                 proxy_problem=self._proxy.problem(),
             )
         )
+        return not (outage or pressure or network_problem)
 
     def _figures(self) -> AgentFigures:
         """For Prometheus."""

@@ -26,6 +26,8 @@ from manager.store.port import Operation, Put
 
 # Of one host; each published port is bound at each of them.
 PUBLISH_ADDRESSES_MAX = 8
+# An address of IPv4 or IPv6, or a name; empty: it does not say.
+_HOST = re.compile(r"[A-Za-z0-9._:%-]{0,253}")
 # 32 bytes as base64.
 _WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
 
@@ -178,7 +180,9 @@ class Admission:
 
 
 def _wrong_with_network(hello: wire.Hello) -> str:
-    """Why its addresses or its key cannot be right; empty if they can."""
+    """Why its addresses or its key cannot be right; empty if they can. Every other node is told of them."""
+    if not _HOST.fullmatch(hello.address):
+        return f"says that it is at {hello.address[:80]!r}, which is neither an address nor a name of a host"
     if len(hello.publish_addresses) > PUBLISH_ADDRESSES_MAX:
         return f"publishes at {len(hello.publish_addresses)} addresses: at most {PUBLISH_ADDRESSES_MAX}"
     for address in hello.publish_addresses:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from bayplan.model.services import INGRESS
 from bayplan.v1 import agent_link_pb2 as wire
+from manager.dispatcher.spoken import spoken
 from manager.events import EventLog
 
 # An agent that lists more than these is wrong; what is kept must have a limit.
 _PROBLEMS_MAX = 1000
+# Told one by one, each time that an agent speaks; the rest as a number: others' events must stay in the log.
+_TOLD_MAX = 20
 
 _Where = tuple[str, str, int]  # Service, address and port; without an address it is not about that port.
 
@@ -24,16 +28,22 @@ class PortProblems:
     def note(self, node: str, problems: Iterable[wire.PortProblem]) -> None:
         """What a node's agent says now: all that there are."""
         before = self._found.get(node, {})
-        now = {(each.service, each.address, each.port): each.message for each in problems}
-        now = dict(list(now.items())[:_PROBLEMS_MAX])
+        now = {
+            (spoken(each.service), spoken(each.address), each.port): spoken(each.message)
+            for each in islice(problems, _PROBLEMS_MAX)
+        }
         self._found[node] = now
-        for where, message in now.items():
-            if before.get(where) != message:
-                self._tell("PortTaken" if where[1] else "ProxyProblem", where, _words(node, where, message))
-        for where in sorted(before.keys() - now.keys()):
-            if where[1]:
-                port = f"port {where[2]} of {node} ({where[1]})"
-                self._tell("PortFree", where, f"{port} could be had after all, or is not asked for any more")
+        news = [where for where, message in now.items() if before.get(where) != message]
+        for where in news[:_TOLD_MAX]:
+            self._tell("PortTaken" if where[1] else "ProxyProblem", where, _words(node, where, now[where]))
+        ended = [where for where in sorted(before.keys() - now.keys()) if where[1]]
+        for where in ended[:_TOLD_MAX]:
+            port = f"port {where[2]} of {node} ({where[1]})"
+            self._tell("PortFree", where, f"{port} could be had after all, or is not asked for any more")
+        more = len(news[_TOLD_MAX:]) + len(ended[_TOLD_MAX:])
+        if more:
+            message = f"{more} more ports could not be had, or could after all: its agent's log names them"
+            self._events.add("ProxyProblem", message, obj=f"Node/{node}", source=node)
 
     def forget(self, node: str) -> None:
         """It is no node any more."""

@@ -15,9 +15,13 @@ from bayplan.model.states import UNREADY
 from bayplan.v1 import agent_link_pb2 as wire
 from manager.cluster_state import ClusterState
 from manager.dispatcher.liveness import Liveness
+from manager.dispatcher.spoken import spoken
 from manager.events import EventLog
 
 log = structlog.get_logger(__name__)
+
+# With the last lines that a container wrote, which agents cut at half of this.
+STATUS_WORDS_MAX = 4096
 
 
 class Reports:
@@ -41,16 +45,16 @@ class Reports:
         state = self._state
         entry = state.nodes[node]
         before = dict(entry.statuses)
-        if (report.HasField("condition") or report.full) and entry.condition != report.condition:
-            if report.condition.proxy_problem not in ("", entry.condition.proxy_problem):
-                self._events.add(
-                    "ProxyProblem", report.condition.proxy_problem, obj=f"Node/{node}", source=node
-                )
-            entry.condition = report.condition
+        _shorten(report)
+        condition = report.condition
+        if (report.HasField("condition") or report.full) and entry.condition != condition:
+            if condition.proxy_problem not in ("", entry.condition.proxy_problem):
+                self._events.add("ProxyProblem", condition.proxy_problem, obj=f"Node/{node}", source=node)
+            entry.condition = condition
             self._mark(["*"])
         valid = [status for status in report.pods if _is_pod_uid(status.uid)]
         if report.full:
-            if not report.condition.engine_ok:
+            if not condition.engine_ok:
                 # It could not look: what it leaves out may run all the same.
                 self._mark(state.apply_statuses(node, valid, now_s))
                 return False
@@ -112,6 +116,18 @@ class Reports:
             entry = self._state.nodes[node]
             entry.usage = {usage.uid: usage for usage in beat.usage}
             entry.used = beat.node_used
+
+
+def _shorten(report: wire.StatusReport) -> None:
+    """What an agent says is kept, and sent to whoever asks."""
+    for status in report.pods:
+        if len(status.message) > STATUS_WORDS_MAX:
+            status.message = status.message[:STATUS_WORDS_MAX]
+    if report.HasField("condition"):
+        condition = report.condition
+        condition.message = spoken(condition.message)
+        condition.network_problem = spoken(condition.network_problem)
+        condition.proxy_problem = spoken(condition.proxy_problem)
 
 
 def _is_pod_uid(uid: str) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from bayplan.model.latency import merged, quantile_ms
 from bayplan.v1 import agent_link_pb2 as wire
 
 # Agents report every 10 s; one late report is no gap.
 FORGOTTEN_S = 25.0
+# Of one node: an agent that lists more ports is wrong; what is kept must have a limit.
+PORTS_MAX = 20_000
 
 _Port = tuple[str, int]  # ("namespace/name", port)
 
@@ -45,8 +48,9 @@ class ServiceUses:
 
     def note(self, node: str, uses: Iterable[wire.ServiceUse], now_s: float) -> None:
         """A heartbeat with counts: all that this node has."""
+        listed = islice(uses, PORTS_MAX)
         # An agent that reached no manager for minutes tells their mean: that is not what goes through now.
-        by_port = {(use.service, use.port): use for use in uses if 0 < use.window_ms <= FORGOTTEN_S * 1000}
+        by_port = {(use.service, use.port): use for use in listed if 0 < use.window_ms <= FORGOTTEN_S * 1000}
         self._reports[node] = _Report(now_s, by_port)
 
     def forget(self, node: str) -> None:

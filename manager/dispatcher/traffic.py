@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 
 import structlog
 
@@ -41,6 +42,8 @@ log = structlog.get_logger(__name__)
 GATHER_S = 0.025
 # So many pods are derived at a stretch: some 10 ms.
 STRETCH = 200
+# More than a node's proxy can have left out and not finished with; what is kept must have a limit.
+DRAINING_MAX = 10_000
 _UNREADABLE = (
     "this manager cannot read its document: nodes serve it as they were told before, without pods that stop,"
     " and no new ones join it"
@@ -111,7 +114,7 @@ class Traffic:
         """An agent says how far its proxy has come."""
         # What is ahead of what it was told is of a leader before us.
         version = message.version if message.version <= session.traffic_version else 0
-        session.proxy = ProxyView(applied=version, draining=frozenset(message.draining))
+        session.proxy = ProxyView(applied=version, draining=frozenset(islice(message.draining, DRAINING_MAX)))
         self.port_problems.note(session.node, message.problems)
         if self._departures:
             self._woken.set()

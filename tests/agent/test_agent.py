@@ -10,7 +10,7 @@ import pytest
 from agent.runtime.port import ContainerState, Credential, Output
 from agent.runtime.simulated_images import Program
 from bayplan.v1 import agent_link_pb2 as pb
-from tests.agent.scripted_manager import a_pod, a_world, crashing, until
+from tests.agent.scripted_manager import NETWORK, a_pod, a_world, crashing, until
 
 pytestmark = pytest.mark.virtual_time
 
@@ -206,6 +206,22 @@ class TestFailures:
             ]
             await asyncio.sleep(2)
             assert conditions[-1].engine_ok
+
+    async def test_a_network_that_stands_is_told_at_once(self, tmp_path: Path) -> None:
+        """Of many nodes that come together the first that is ready would be given all pods."""
+        async with a_world(tmp_path, start=False) as world:
+            world.manager.tells_network = False
+            world.start_agent()
+            await world.connected()
+            await asyncio.sleep(10.55)
+            world.manager.say(network=NETWORK)
+
+            def problems() -> list[str]:
+                reports = world.manager.of_kind("status")
+                return [each.condition.network_problem for each in reports if each.HasField("condition")]
+
+            assert problems()[-1]
+            assert await until(lambda: not problems()[-1]) < 0.2
 
     async def test_with_the_registry_down_an_image_that_is_here_starts_at_once(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:

@@ -163,6 +163,8 @@ class TestHello:
                 {"publish_addresses": [f"192.0.2.{n}" for n in range(9)]},
                 "publishes at 9 addresses: at most 8",
             ),
+            ({"address": "n1\x1b[2J"}, "says that it is at 'n1\\x1b[2J', which is neither"),
+            ({"address": "n" * 1_000_000}, "which is neither an address nor a name of a host"),
             ({"wireguard_key": "a" * 44}, "has a WireGuard key that is none"),
             ({"wireguard_key": KEY + "\n"}, "has a WireGuard key that is none"),
         ],

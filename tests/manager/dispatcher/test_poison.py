@@ -51,6 +51,33 @@ class TestAnAgentThatTalksNonsense:
             assert world.leadership.state.reserved == before
             assert not world.leadership.state.failures.get(uid.partition(".")[0])
 
+    async def test_in_words_without_end_is_cut_and_leaves_others_events_in_the_log(self) -> None:
+        async with a_world() as world:
+            agent = await world.agent("n1")
+            await world.apply(a_service())
+            await world.until(lambda: bool(agent.traffic.services))
+            condition = wire.NodeCondition(engine_ok=True, network_problem="\x1b[2J" + "!" * 100_000)
+            agent.say(status=wire.StatusReport(condition=condition))
+            agent.apply_traffic(
+                *[
+                    wire.PortProblem(
+                        service="default/web", address="n1", port=number, message="taken\r" + "?" * 10_000
+                    )
+                    for number in range(1, 900)
+                ]
+            )
+            await asyncio.sleep(0.5)
+            events = (await world.control().ListEvents(api.ListEventsRequest())).events
+            told = [event.message for event in events if event.reason in ("PortTaken", "ProxyProblem")]
+
+            assert len(told) == 21
+            assert told[0].startswith("port 1 of n1 (n1) is taken\\r?")
+            assert told[-1].startswith("879 more ports could not be had")
+            assert max(map(len, told)) < 600
+            refuses = world.leadership.state.nodes["n1"].refuses
+            assert refuses.startswith("\\x1b[2J!")
+            assert len(refuses) < 600
+
 
 class TestAPodThatCannotBeFollowed:
     async def test_harms_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
