@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+import structlog
+
 from bayplan.resources.secret import Secret
 from manager.cluster_state import ClusterState
 from manager.events import EventLog
@@ -17,6 +19,8 @@ from manager.store import keys
 from manager.tls_secrets import certificate_view
 from manager.touched import Place
 from manager.traffic_views import ingress_views
+
+log = structlog.get_logger(__name__)
 
 
 class Ingresses:
@@ -36,6 +40,19 @@ class Ingresses:
             return f"{namespace}/{name}" in self._secrets
         return kind in ("Ingress", "Service")
 
+    def unread(self) -> list[str]:
+        """Secrets that `plan` would have to read: checking a key takes long, so `read` each on its own before."""
+        self._note_secrets(ingress_views(self._state))
+        return [key for key in sorted(self._secrets) if self._is_news(key)]
+
+    def read(self, key: str) -> None:
+        """Read one secret."""
+        self._certificate(key)
+
+    def _note_secrets(self, documents: Iterable[IngressView]) -> None:
+        self._secrets = {f"{each.namespace}/{tls.secret}" for each in documents for tls in each.tls}
+        self._certificates = {key: held for key, held in self._certificates.items() if key in self._secrets}
+
     def plan(
         self, services: Iterable[ServiceView], *, stuck: Collection[str] = ()
     ) -> tuple[IngressPlan, bool]:
@@ -46,8 +63,7 @@ class Ingresses:
             stuck: keys of those that cannot: it is not known which ports they have.
         """
         documents = ingress_views(self._state)
-        self._secrets = {f"{each.namespace}/{tls.secret}" for each in documents for tls in each.tls}
-        self._certificates = {key: held for key, held in self._certificates.items() if key in self._secrets}
+        self._note_secrets(documents)
         made = plan_ingress(
             documents,
             ports={
@@ -73,19 +89,32 @@ class Ingresses:
         unread = {place for place in map(keys.parse_resource, state.broken) if place not in state.resources}
         return (
             any(place[0] == "Ingress" for place in unread if place is not None)
-            or any(("Secret", *key.split("/", 1)) in unread for key in self._secrets)
+            or any(("Secret", *_namespace_and_name(key)) in unread for key in self._secrets)
             or any(f"{each.namespace}/{path.service}" in stuck for each in documents for path in each.paths)
         )
 
+    def _is_news(self, key: str) -> bool:
+        """Whether there is a secret, and not as it was read."""
+        entry = self._state.resources.get(("Secret", *_namespace_and_name(key)))
+        return entry is not None and self._certificates.get(key, (0,))[0] != entry.version
+
     def _certificate(self, key: str) -> CertificateView | None:
         """None: there is no such secret."""
-        namespace, _, name = key.partition("/")
-        entry = self._state.resources.get(("Secret", namespace, name))
+        entry = self._state.resources.get(("Secret", *_namespace_and_name(key)))
         if entry is None:
             return None
-        version, view = self._certificates.get(key, (0, CertificateView()))
-        if version != entry.version:
+        if self._is_news(key):
             assert isinstance(entry.resource, Secret)
-            view = certificate_view(entry.resource)
+            try:
+                view = certificate_view(entry.resource)
+            except Exception as error:
+                # One secret must not keep everybody's rules from being made.
+                log.exception("tls_secret.unreadable", secret=key)
+                view = CertificateView(problem=f"cannot be read ({type(error).__name__})")
             self._certificates[key] = entry.version, view
-        return view
+        return self._certificates[key][1]
+
+
+def _namespace_and_name(key: str) -> tuple[str, str]:
+    namespace, _, name = key.partition("/")
+    return namespace, name

@@ -230,6 +230,11 @@ class Traffic:
         for pod in changes.pods if self._stuck else ():
             self._quarantine.attempt(partial(self._leave_stuck, pod), f"Pod/{pod}")
         if any(map(self._ingresses.is_concerned, changes.documents)):
+            unread: list[str] = []
+            self._quarantine.attempt(lambda: unread.extend(self._ingresses.unread()), "Cluster/ingress")
+            for secret in unread:
+                self._quarantine.attempt(partial(self._ingresses.read, secret), f"Secret/{secret}")
+                yield STRETCH
             self._derive_ingress()
             yield 1
         is_first, self._has_looked = not self._has_looked, True

@@ -7,13 +7,17 @@ older one has it. What cannot be done is said, and the rest goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 # All proxies are told all of it, in one message of at most 16 MiB: nobody's documents may fill that alone.
 RULES_MAX_BYTES = 4 << 20
 CERTIFICATES_MAX_BYTES = 4 << 20
 _RULE_BYTES = 32  # Beside its texts.
+_HOST_BYTES = 4  # Beside its text.
+# Told of one document; the rest is a number: others' events must stay in the log.
+PROBLEMS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +121,21 @@ def plan_ingress(
         # Stable: of equal ones the older document's stays first.
         rules=tuple(sorted(rules, key=_precedence)),
         certificates=tuple(_certificates(by_age, certificates, problems)),
-        problems=tuple(sorted(set(problems))),
+        problems=tuple(_told(problems)),
     )
+
+
+def _told(problems: Iterable[IngressProblem]) -> Iterator[IngressProblem]:
+    for (namespace, name), group in groupby(
+        sorted(set(problems)), key=lambda each: (each.namespace, each.name)
+    ):
+        first = list(group)
+        yield from first[:PROBLEMS_MAX]
+        more = len(first) - PROBLEMS_MAX
+        if more > 0:
+            yield IngressProblem(
+                namespace=namespace, name=name, message=f"{more} more of its rules do not work"
+            )
 
 
 def _precedence(rule: Rule) -> tuple[int, str, int, bool, str]:
@@ -191,6 +208,7 @@ def _certificates(
                 )
                 continue
             size = 0 if name in hosts else len(found.chain_pem) + len(found.key_pem)
+            size += sum(_HOST_BYTES + len(host) for host in tls.hosts)
             if size > room:
                 words = _too_much(f"the secret {tls.secret}", CERTIFICATES_MAX_BYTES, "certificates")
                 problems.append(_problem(document, words))

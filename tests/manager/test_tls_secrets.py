@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from bayplan.identity.certificates import key_to_pem, new_key, new_root, to_pem
@@ -29,6 +30,15 @@ def a_secret(chain: bytes = CHAIN, key: bytes = KEY, kind: str = TLS_TYPE) -> Se
     return Secret.model_validate({"metadata": {"name": "cert"}, "type": kind, "data": data})
 
 
+def an_rsa_key(bits: int) -> bytes:
+    """None that works, made at once."""
+    p, q = (1 << bits // 2) - 1, (1 << bits // 2) - 3
+    numbers = RSAPrivateNumbers(
+        p=p, q=q, d=3, dmp1=1, dmq1=1, iqmp=1, public_numbers=RSAPublicNumbers(e=65537, n=p * q)
+    )
+    return key_to_pem(numbers.private_key(unsafe_skip_rsa_key_validation=True))  # type: ignore[arg-type]
+
+
 class TestCertificates:
     def test_are_taken_as_they_are_and_nothing_beside_them(self) -> None:
         view = certificate_view(
@@ -48,6 +58,9 @@ class TestCertificates:
             (a_secret(key=b"nonsense"), "has no readable private key without a password in tls.key"),
             (a_secret(key=ENCRYPTED), "has no readable private key without a password in tls.key"),
             (a_secret(chain=UNKNOWN_KEY), "for a kind of key that nobody knows"),
+            (a_secret(key=an_rsa_key(2048)), "has no readable private key"),
+            # A check would take minutes, and hold up the leader.
+            (a_secret(key=an_rsa_key(16384)), "has an RSA key of 16384 bits in tls.key: at most 4096"),
             (a_secret(key=key_to_pem(new_key())), "does not belong to the first certificate"),
         ],
     )

@@ -33,6 +33,25 @@ def planned(*documents: IngressView, **certificates: CertificateView) -> Ingress
 
 
 class TestLimits:
+    def test_hosts_of_a_certificate_take_room_as_well(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All of them go to every proxy, in one message."""
+        monkeypatch.setattr(ingress, "CERTIFICATES_MAX_BYTES", 100)
+        hosts = tuple(f"{number}.example.org" for number in range(50))
+        older = an_ingress(a_path(), name="b", tls=(TlsView(secret="cert", hosts=("example.org",)),))
+        larger = an_ingress(name="c", created_ms=9, tls=(TlsView(secret="cert", hosts=hosts),))
+        plan = planned(older, larger, cert=GOOD)
+
+        assert [each.hosts for each in plan.certificates] == [("example.org",)]
+        assert [each.name for each in plan.problems] == ["c"]
+
+    def test_one_document_does_not_fill_the_events(self) -> None:
+        paths = [a_path(f"/{number}", service="none") for number in range(1000)]
+        plan = planned(an_ingress(*paths), an_ingress(a_path("/a", service="none"), name="other"))
+
+        assert len([each for each in plan.problems if each.name == "front"]) == 11
+        assert "990 more of its rules do not work" in {each.message for each in plan.problems}
+        assert len([each for each in plan.problems if each.name == "other"]) == 1
+
     def test_one_document_takes_no_room_from_those_before_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ingress, "RULES_MAX_BYTES", 200)
         older = an_ingress(a_path("/cart"), name="b", created_ms=5)
