@@ -136,10 +136,12 @@ class _Stream:
             raise SessionEndedError(_words(error)) from error
 
     async def aclose(self) -> None:
-        self._reader.cancel()
         self._call.cancel()
-        writing = [self._writing] if self._writing is not None else []
-        await asyncio.gather(self._reader, *writing, return_exceptions=True)
+        # The writer too: gRPC never wakes one whose call is cancelled before it was connected.
+        tasks = [self._reader] + ([self._writing] if self._writing is not None else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._channel.close()
 
 
@@ -204,11 +206,12 @@ class Session:
 
     async def _converse(self, address: str, *, relay: bool) -> None:
         """One stream, from dialling to its end; the route learns what came of it."""
+        hello = await self._handler.hello(relay=relay)
         shown = self._transport.identity_version
         stream = _Stream(self._transport.channel(address))
         is_renewed = False
         try:
-            if await self._greet(stream, address, relay=relay):
+            if await self._greet(stream, hello, address):
                 await self._close_previous()
                 is_renewed = await self._talk(stream, shown)
         except SessionEndedError as ended:
@@ -228,9 +231,8 @@ class Session:
         if previous is not None:
             await previous.aclose()
 
-    async def _greet(self, stream: _Stream, address: str, *, relay: bool) -> bool:
+    async def _greet(self, stream: _Stream, hello: pb.Hello, address: str) -> bool:
         """Say Hello; whether we are welcome. False: sent elsewhere, or refused. Raises SessionEndedError."""
-        hello = await self._handler.hello(relay=relay)
         try:
             async with asyncio.timeout(GREETING_TIMEOUT_S):
                 await stream.write(pb.AgentMessage(hello=hello))
@@ -239,12 +241,12 @@ class Session:
             raise SessionEndedError(f"no answer within {GREETING_TIMEOUT_S:.0f} s") from error
         match answer.WhichOneof("kind"):
             case "welcome":
-                self._welcomed(answer, address, relay=relay)
+                self._welcomed(answer, address, relay=hello.relay)
                 return True
             case "redirect":
                 leader = answer.redirect.leader_address
                 log.info("session.redirected", manager=address, leader=leader)
-                self._route.redirected(leader, was_relay=relay)
+                self._route.redirected(leader, was_relay=hello.relay)
             case "refusal":
                 refusal = answer.refusal
                 log.error("session.refused", manager=address, reason=refusal.reason, final=refusal.final)
