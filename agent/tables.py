@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from agent.network import table as network_table
+from agent.network.credible import credible
 from agent.network.table import NetworkTable
 from agent.traffic import table as traffic_table
 from agent.traffic.table import TrafficTable
@@ -51,15 +52,16 @@ class Tables:
 
     def load(self) -> None:
         """Begin with what was told last."""
-        self.network = network_table.load(self._directory)
+        with contextlib.suppress(ValueError):
+            self.network = credible(network_table.load(self._directory))
         self.traffic = traffic_table.load(self._directory)
         self._saved = (self.network, self.traffic)
         if self.network.settings is not None:
             self._tell()
 
     def fold_network(self, message: pb.Network) -> None:
-        """Raises ValueError on what is no network; nothing has changed then."""
-        self.network = self.network.fold(message)
+        """Raises ValueError on what cannot be a network; nothing has changed then."""
+        self.network = credible(self.network.fold(message))
         self._has_changed()
 
     def fold_traffic(self, message: pb.Traffic) -> None:
