@@ -98,7 +98,12 @@ def _udp_fronts(
     port, vip = service.ports[index], _address(service.vip)
     endpoints = sorted(endpoints, key=lambda each: each.id)
     published = {port.node_port} | ({port.port} if port.load_balancer else set())
-    outside = tuple((address, number) for address in publish_addresses for number in sorted(published) if 0 < number <= _PORT_MAX)
+    outside = tuple(
+        (address, number)
+        for address in publish_addresses
+        for number in sorted(published)
+        if 0 < number <= _PORT_MAX
+    )
     for is_published, at, is_local in (
         (False, ((vip, port.port),) if vip is not None else (), service.internal_local),
         (True, outside, service.external_local),

@@ -77,7 +77,6 @@ class TestPods:
 
         assert lab.ask("tcp", "10.42.1.2", WEB, at="out") == "TimeoutError"
 
-
     @pytest.mark.parametrize("source", ["198.51.100.7", "10.42.2.77"])
     def test_speak_for_themselves_alone(self, lab: Lab, source: str) -> None:
         """With a stranger's address, or that of another node's pod, they reach nobody."""
