@@ -167,6 +167,17 @@ class TestPods:
 
             await until(lambda: world.manager.statuses["u1.0.1"].ready)
 
+    async def test_an_address_that_somebody_took_by_hand_is_not_insisted_on(self, tmp_path: Path) -> None:
+        """A container of the user's, connected to our network, has what would be the pod's."""
+        async with a_world(tmp_path) as world:
+            await until(lambda: "bay1" in world.engine.networks)
+            world.engine.add_foreign("debug", network="bay1", address="10.42.0.2")
+            world.manager.assign(a_pod(), full=True)
+
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).ready)
+
+            assert world.manager.statuses["u1.0.1"].address == "10.42.0.3"
+
     async def test_the_hosts_network_needs_the_namespaces_policy(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
             refused, allowed = a_pod(0, hostNetwork=True), a_pod(1, hostNetwork=True)
