@@ -106,7 +106,7 @@ class Agent:
         self._checker = Checker(
             settings.node, echo_port=settings.proxy_port + ports.ECHO, send=self._session.send
         )
-        self._tables = Tables(settings.data_dir, [network, proxy, self._checker, *beside])
+        self._tables = Tables(settings.data_dir, settings.run_dir, [network, proxy, self._checker, *beside])
         self._pods = Pods()
         self._engine = Engine(runtime, self._pods.changed)
         self._images = Images(runtime, transport, self._journal)

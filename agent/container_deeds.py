@@ -36,6 +36,7 @@ from agent.probes.pre_stop import run_pre_stop
 from agent.probes.watch import Orders, Watch
 from agent.runtime.port import (
     SANDBOX,
+    AddressTakenError,
     Container,
     ContainerGoneError,
     ContainerSpec,
@@ -351,6 +352,9 @@ class ContainerDeeds:
         except StartError as error:
             if await self._has_lost_sandbox():
                 return
+            if isinstance(error, AddressTakenError):
+                # The next attempt gets another one: whoever has this may keep it for ever.
+                self._bench.network.release(self._pod.uid)
             self._end(
                 Ending(
                     attempt=steps.attempt_of(container),

@@ -12,23 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
-from bayplan.model.names import is_name
-from bayplan.model.network import ClusterNetwork, NetworkMode
+from bayplan.model.network import (
+    DOMAIN_MAX,
+    POD_PREFIX_MIN,
+    PREFIX_MAX,
+    SERVICE_PREFIX_MIN,
+    UNFIT_RANGES,
+    VNI_MAX,
+    ClusterNetwork,
+    NetworkMode,
+    is_domain,
+)
 from bayplan.settings import Setting, Settings
 from manager.store import keys, records
 from manager.store.port import Store
 
-# The longest name of a pod, four labels of 63 and `svc`, leaves so many of DNS's 253 characters.
-_DOMAIN_MAX = 57
 _MODES: tuple[NetworkMode, ...] = get_args(NetworkMode)
-_VNI_MAX = 2**24 - 1
-# Of four addresses one is left for a pod: first, last and gateway are not.
-_PREFIX_MAX = 30
-# 1,048,576 services are more than one cluster holds; a larger range is a typing error.
-_SERVICE_PREFIX_MIN = 12
-_UNFIT = tuple(
-    ipaddress.IPv4Network(each) for each in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
-)
 _AS_FOUNDED = "empty: as the cluster was founded; a new one"
 _NUMBER_AS_FOUNDED = "0: as the cluster was founded; a new one"
 _DEFAULT = ClusterNetwork()
@@ -122,18 +121,16 @@ def _problems(choice: NetworkChoice) -> Iterator[tuple[str, str]]:
         problem = _problem_with_range(text) if text else ""
         if problem:
             yield name, problem
-    if choice.node_prefix > _PREFIX_MAX:
-        yield "node-prefix", f"{choice.node_prefix} leaves no address for pods: at most {_PREFIX_MAX}"
-    if choice.domain and not (
-        len(choice.domain) <= _DOMAIN_MAX and all(is_name(label) for label in choice.domain.split("."))
-    ):
+    if choice.node_prefix > PREFIX_MAX:
+        yield "node-prefix", f"{choice.node_prefix} leaves no address for pods: at most {PREFIX_MAX}"
+    if choice.domain and not is_domain(choice.domain):
         words = "lower case letters, digits, '-' and '.'"
-        problem = f"{choice.domain[:80]!r} is no domain: {words}, at most {_DOMAIN_MAX} characters"
+        problem = f"{choice.domain[:80]!r} is no domain: {words}, at most {DOMAIN_MAX} characters"
         yield "cluster-domain", problem
     if choice.mode and choice.mode not in _MODES:
         yield "network", f"{choice.mode[:80]!r} is not one of {', '.join(_MODES)}"
-    if choice.id > _VNI_MAX:
-        yield "network-id", f"{choice.id} is too large: at most {_VNI_MAX}"
+    if choice.id > VNI_MAX:
+        yield "network-id", f"{choice.id} is too large: at most {VNI_MAX}"
     if choice.port > 65535:
         yield "network-port", f"{choice.port} is no port: at most 65535"
 
@@ -145,7 +142,7 @@ def _problem_with_range(text: str) -> str:
         return f"{text[:80]!r} is no range of IPv4 addresses, such as {_DEFAULT.pod_range}"
     if str(found) != text:
         return f"{text!r} is not how a range is written: did you mean {found}?"
-    unfit = next((each for each in _UNFIT if found.overlaps(each)), None)
+    unfit = next((each for each in UNFIT_RANGES if found.overlaps(each)), None)
     return f"{text} holds addresses that no host can have ({unfit})" if unfit is not None else ""
 
 
@@ -165,14 +162,16 @@ def founded_with(choice: NetworkChoice) -> ClusterNetwork:
         raise NetworkSettingsError(
             f"--pod-range {pods} and --service-range {services} overlap: choose others"
         )
+    if pods.prefixlen < POD_PREFIX_MIN:
+        raise NetworkSettingsError(f"--pod-range {pods} is too large: at most a /{POD_PREFIX_MIN}")
     if network.node_prefix <= pods.prefixlen:
         raise NetworkSettingsError(
             f"--node-prefix {network.node_prefix} must be longer than the {pods.prefixlen} of --pod-range"
             f" {pods}: each node gets a part of it"
         )
-    if not _SERVICE_PREFIX_MIN <= services.prefixlen <= _PREFIX_MAX:
+    if not SERVICE_PREFIX_MIN <= services.prefixlen <= PREFIX_MAX:
         raise NetworkSettingsError(
-            f"--service-range {services} must be a /{_SERVICE_PREFIX_MIN} to a /{_PREFIX_MAX}"
+            f"--service-range {services} must be a /{SERVICE_PREFIX_MIN} to a /{PREFIX_MAX}"
         )
     return network
 

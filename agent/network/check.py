@@ -20,6 +20,7 @@ import dns.rcode
 import dns.rdatatype
 
 from agent.dns.exchange import DNS_PORT, ask_server
+from agent.network.credible import unreachable_peers
 from agent.network.table import NetworkTable
 from agent.traffic.table import TrafficTable
 from bayplan.v1 import agent_link_pb2 as pb
@@ -122,9 +123,17 @@ async def try_peers(
             for what, (ok, detail) in zip(tries, outcomes, strict=True)
         ]
 
+    unreachable = unreachable_peers(network)
+    paths = [
+        pb.NetworkPath(**{"from": node}, to=name, what="address", ok=False, detail=why)
+        for name, why in sorted(unreachable.items())
+    ]
     async with asyncio.TaskGroup() as parts:
-        tasks = [parts.create_task(try_peer(network.peers[name])) for name in sorted(network.peers)]
-    return [path for task in tasks for path in task.result()]
+        tasks = [
+            parts.create_task(try_peer(network.peers[name]))
+            for name in sorted(network.peers.keys() - unreachable.keys())
+        ]
+    return paths + [path for task in tasks for path in task.result()]
 
 
 async def _outcome(attempt: Callable[[], Awaitable[str]]) -> tuple[bool, str]:

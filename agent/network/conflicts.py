@@ -7,11 +7,10 @@ can read. So it is refused beforehand, with what is in the way and whose it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from agent.network.links import LOOPBACK, Wanted, is_ours
 from agent.network.observed import Observed
-from agent.network.table import NetworkTable
 from bayplan.v1 import agent_link_pb2 as pb
 
 # Not only 0.0.0.0/0: VPNs split the default route into two or four halves, so as to be more specific.
@@ -26,19 +25,6 @@ def find_conflicts(wanted: Wanted, observed: Observed) -> list[str]:
 def has_foreign_device(wanted: Wanted, observed: Observed) -> bool:
     """Whether a name of ours belongs to somebody else: then nothing may be planned at all."""
     return any(True for _ in _taken_names(wanted, observed))
-
-
-def unreachable_peers(network: NetworkTable) -> list[str]:
-    """Nodes that have no IPv4 address, over which nodes are joined."""
-    return [peer.node for peer in network.peers.values() if not _is_ipv4(peer.address)]
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        IPv4Address(text)
-    except AddressValueError:
-        return False
-    return True
 
 
 def _taken_names(wanted: Wanted, observed: Observed) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 What it does, in the order in which a packet meets it:
 
+- Pods speak for themselves: what comes from the bridge with an address of no pod of this node is dropped.
 - Tunnel packets that do not come from a node are dropped, and nobody's packets are routed to another
   node's tunnel port: whoever could send there would speak for any pod.
+- Services' addresses are for the cluster: what comes to one from elsewhere than pods and this host is dropped.
 - A new connection to the service range goes on only if the service has that port. Looked at before any
   other NAT: a port that the host itself listens on, or that Docker publishes, must not answer on a service.
 - TCP to a service goes to this node's proxy, which asks the kernel for the first destination. UDP goes
@@ -21,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 
-from agent.network.links import Wanted
+from agent.network.links import LOOPBACK, Wanted
 from agent.traffic import ports
 from agent.traffic.table import TrafficTable
 from bayplan.v1 import agent_link_pb2 as pb
@@ -95,9 +97,13 @@ def _udp_fronts(
 ) -> Iterator[UdpFront]:
     port, vip = service.ports[index], _address(service.vip)
     endpoints = sorted(endpoints, key=lambda each: each.id)
-    published = {port.node_port} if port.node_port else set()
-    published |= {port.port} if port.load_balancer else set()
-    outside = tuple((address, number) for address in publish_addresses for number in sorted(published))
+    published = {port.node_port} | ({port.port} if port.load_balancer else set())
+    outside = tuple(
+        (address, number)
+        for address in publish_addresses
+        for number in sorted(published)
+        if 0 < number <= _PORT_MAX
+    )
     for is_published, at, is_local in (
         (False, ((vip, port.port),) if vip is not None else (), service.internal_local),
         (True, outside, service.external_local),
@@ -136,6 +142,7 @@ def render_table(wanted: Wanted, offered: Fronts, *, proxy_port: int) -> str:
     name = f"inet {wanted.bridge}"
     lines = [f"add table {name}", f"delete table {name}", f"table {name} {{"]
     lines += _sets(wanted, offered)
+    lines += _pod_chain(wanted)
     lines += _tunnel_chains(wanted)
     lines += _guard_chains(wanted)
     lines += _service_chains(wanted, offered, proxy_port)
@@ -179,6 +186,15 @@ def _set(
     yield "  }"
 
 
+def _pod_chain(wanted: Wanted) -> Iterator[str]:
+    # Before anything is remembered of the packet. 0.0.0.0 too: nobody here gives addresses to those who have none.
+    yield from _chain(
+        "pods_out",
+        "filter hook prerouting priority raw",
+        f'iifname "{wanted.bridge}" ip saddr != {wanted.gateway.network} drop',
+    )
+
+
 def _tunnel_chains(wanted: Wanted) -> Iterator[str]:
     if wanted.mode != pb.NETWORK_MODE_VXLAN:
         return
@@ -207,7 +223,12 @@ def _guard_chains(wanted: Wanted) -> Iterator[str]:
         "meta l4proto tcp reject with tcp reset",
         "reject",
     )
-    yield from _chain("services_in", "filter hook prerouting priority mangle", to_service)
+    yield from _chain(
+        "services_in",
+        "filter hook prerouting priority mangle",
+        f"ip daddr {wanted.service_range} {_from_outside(wanted)} drop",
+        to_service,
+    )
     yield from _chain("services_out", "filter hook output priority mangle", to_service)
 
 
@@ -233,12 +254,17 @@ def _forward_chain(wanted: Wanted) -> Iterator[str]:
     rules = []
     if wanted.mode == pb.NETWORK_MODE_VXLAN:
         rules.append(f"udp dport {wanted.port} ip daddr @nodes ip saddr != @nodes drop")
-    if wanted.mode == pb.NETWORK_MODE_OFF:
-        from_outside = f'iifname != "{wanted.bridge}" ip saddr != {wanted.pod_range}'
-    else:
-        from_outside = f'iifname != {{ "{wanted.bridge}", "{wanted.tunnel}" }}'
-    rules.append(f'oifname "{wanted.bridge}" {from_outside} ct state new ct status & dnat == 0 drop')
+    rules.append(f'oifname "{wanted.bridge}" {_from_outside(wanted)} ct state new ct status & dnat == 0 drop')
+    # Pods have IPv4 alone, so what they send beyond their bridge over IPv6 bears an address that nobody gave them.
+    rules.append(f'iifname "{wanted.bridge}" oifname != "{wanted.bridge}" meta nfproto ipv6 drop')
     yield from _chain("forward", "filter hook forward priority filter", *rules)
+
+
+def _from_outside(wanted: Wanted) -> str:
+    """Neither of this host, nor through its bridge, nor of another node's pods."""
+    if wanted.mode == pb.NETWORK_MODE_OFF:
+        return f'iifname != {{ "{LOOPBACK}", "{wanted.bridge}" }} ip saddr != {wanted.pod_range}'
+    return f'iifname != {{ "{LOOPBACK}", "{wanted.bridge}", "{wanted.tunnel}" }}'
 
 
 def _source_chain(wanted: Wanted) -> Iterator[str]:

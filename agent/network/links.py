@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 
 from agent.network import operations as ops
+from agent.network.credible import unreachable_peers
 from agent.network.observed import Device, Forward, Neighbour, Observed, Route, WireguardPeer
 from agent.network.operations import Operation
 from agent.network.table import NetworkTable
@@ -76,10 +77,15 @@ def wanted_links(
     private_key: str = "",
     public_key: str = "",
 ) -> Wanted:
-    """From what the leader said and what lies below. `network` has settings. Raises ValueError on ranges that are none."""
+    """From what the leader said and what lies below. `network` has settings, and is credible."""
     settings = network.settings
     assert settings is not None
-    peers = tuple(peer for each in network.peers.values() if (peer := _peer(each)) is not None)
+    unreachable = unreachable_peers(network)
+    peers = tuple(
+        peer
+        for name, each in network.peers.items()
+        if name not in unreachable and (peer := _peer(each)) is not None
+    )
     ours = frozenset((network.bridge, network.tunnel))
     mtu = pod_mtu(observed, settings.mode, own=own, peers=(peer.address for peer in peers), ours=ours)
     return Wanted(
@@ -103,7 +109,7 @@ def _peer(message: pb.NetworkPeer) -> Peer | None:
     try:
         address = IPv4Address(message.address)
     except AddressValueError:
-        return None  # Said by `conflicts.unreachable_peers`.
+        return None  # It is known by a name, which does without a tunnel.
     return Peer(
         node=message.node,
         address=address,

@@ -20,8 +20,9 @@ import structlog
 
 from agent.network import resolv_conf, wireguard_link
 from agent.network.addresses import Addresses
-from agent.network.conflicts import find_conflicts, has_foreign_device, unreachable_peers
+from agent.network.conflicts import find_conflicts, has_foreign_device
 from agent.network.conntrack import forget_udp
+from agent.network.credible import unreachable_peers
 from agent.network.firewall import Frontend, Fronts, changed_paths, fronts, render_table
 from agent.network.forwarding import let_through
 from agent.network.kernel import Kernel
@@ -87,6 +88,7 @@ class LinuxNetwork:
         self._wanted: Wanted | None = None  # As it was last found to be possible.
         self._publish_addresses: tuple[IPv4Address, ...] = ()
         self._own: IPv4Address | None = None
+        self._unreachable: dict[str, str] = {}
         self._link_problems: list[str] = []
         self._firewall_problems: list[str] = []
         self._note_problems: list[str] = []
@@ -256,19 +258,21 @@ class LinuxNetwork:
             raise NetworkError("the cluster joins its nodes by WireGuard, which this kernel does not have")
         self._own = await _resolve(self._settings.address)
         observed = await self._kernel.observe(tunnel=network.tunnel, port=settings.port)
-        for node in unreachable_peers(network):
-            log.warning("network.peer_not_reachable", node=node, reason="it has no IPv4 address")
-        try:
-            wanted = wanted_links(
-                network,
-                observed,
-                own=self._own,
-                private_key=self._key.private,
-                public_key=self._key.public,
-            )
-        except ValueError as error:
-            raise NetworkError(f"the leader's word on the network cannot be used: {error}") from error
+        self._say_unreachable(unreachable_peers(network))
+        wanted = wanted_links(
+            network,
+            observed,
+            own=self._own,
+            private_key=self._key.private,
+            public_key=self._key.public,
+        )
         return wanted, observed
+
+    def _say_unreachable(self, peers: dict[str, str]) -> None:
+        # No problem of this node: it takes pods, and its others are reached.
+        for node in peers.keys() - self._unreachable.keys():
+            log.warning("network.peer_not_reachable", node=node, reason=peers[node])
+        self._unreachable = peers
 
     async def _do(self, operation: Operation) -> None:
         await self._kernel.do(operation)

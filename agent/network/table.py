@@ -17,12 +17,26 @@ _NO_SUBNET = IPv4Network("0.0.0.0/32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A node that cannot be as it is told. Kept: with another's going it may become possible."""
+
+    peer: pb.NetworkPeer
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkTable:
-    """`settings` is None until a leader has spoken."""
+    """`settings` is None until a leader has spoken. What was folded is checked by `credible.py` before it is used."""
 
     settings: pb.NetworkSettings | None = None
     subnet: IPv4Network = _NO_SUBNET
     peers: dict[str, pb.NetworkPeer] = field(default_factory=dict)  # By node; never changed in place.
+    refused: dict[str, Refused] = field(default_factory=dict)  # The same.
+
+    @property
+    def told(self) -> dict[str, pb.NetworkPeer]:
+        """All other nodes; those that were taken already come first."""
+        return self.peers | {name: each.peer for name, each in self.refused.items()}
 
     @property
     def identity(self) -> tuple[pb.NetworkSettings | None, IPv4Network]:
@@ -47,16 +61,14 @@ class NetworkTable:
         return f"{self.bridge}-{'wg' if self.settings.mode == pb.NETWORK_MODE_WIREGUARD else 'vx'}"
 
     def fold(self, message: pb.Network) -> NetworkTable:
-        """The table after `message`. Raises ValueError on a subnet or an address that is none."""
+        """The table after `message`, nobody refused. Raises ValueError on an own subnet that is none."""
         if message.full:
             base = NetworkTable(settings=message.settings, subnet=IPv4Network(message.subnet))
         else:
             base = self
-        peers = {name: peer for name, peer in base.peers.items() if name not in message.gone}
-        for peer in message.peers:
-            IPv4Network(peer.subnet)
-            peers[peer.node] = peer
-        return replace(base, peers=peers)
+        peers = {name: peer for name, peer in base.told.items() if name not in message.gone}
+        peers |= {peer.node: peer for peer in message.peers}
+        return replace(base, peers=peers, refused={})
 
     def to_message(self) -> pb.Network:
         """The whole as one message."""

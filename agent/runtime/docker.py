@@ -25,6 +25,7 @@ from agent.runtime.docker_networks import DockerNetworks
 from agent.runtime.engine_client import SLOW_S, EngineClient, RefusedError
 from agent.runtime.ownership import is_ours, is_what_was_asked, owner_labels
 from agent.runtime.port import (
+    AddressTakenError,
     BridgeNetwork,
     Container,
     ContainerGoneError,
@@ -285,4 +286,6 @@ class DockerRuntime:
             exit_code = (await self._inspect(container_id)).exit_code
         except ContainerGoneError as gone:
             return gone
-        return StartError(message, exit_code=exit_code or EXIT_CODE_NOT_STARTED)
+        # No port of a host is published here: it can only be the container's own address.
+        kind = AddressTakenError if "address already in use" in message.lower() else StartError
+        return kind(message, exit_code=exit_code or EXIT_CODE_NOT_STARTED)

@@ -164,6 +164,10 @@ class StartError(EngineError):
         self.exit_code = exit_code
 
 
+class AddressTakenError(StartError):
+    """Another container has its address: one that somebody connected to our network by hand."""
+
+
 class NetworkTakenError(EngineError):
     """The name, the bridge or the range is used by something that is not ours; the message says by what."""
 
@@ -238,7 +242,7 @@ class Runtime(Protocol):
     async def start(self, container_id: str) -> None:
         """Start it; a running one is no error. At most a few at once (the engine serialises network set-up).
 
-        Raises StartError, also when the container that it joins does not run.
+        Raises StartError, also when the container that it joins does not run; AddressTakenError.
         """
         ...
 

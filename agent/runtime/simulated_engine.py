@@ -17,6 +17,7 @@ from typing import Any
 from agent.runtime.image_name import parse_image_name, qualify
 from agent.runtime.port import (
     HOST_NETWORK,
+    AddressTakenError,
     BridgeNetwork,
     Container,
     ContainerGoneError,
@@ -268,10 +269,14 @@ class SimulatedEngine:
             self.load_image(SANDBOX_IMAGE, Program(stop_exit_code=0, memory_bytes=0))
         return self.images[SANDBOX_IMAGE].id
 
-    def add_foreign(self, name: str, labels: Mapping[str, str] | None = None) -> str:
+    def add_foreign(
+        self, name: str, labels: Mapping[str, str] | None = None, *, network: str = "", address: str = ""
+    ) -> str:
         """A running container that is not ours; returns its id."""
         image = SimulatedImage(id="sha256:" + "f" * 64, digest="", program=Program(), size_bytes=0)
-        spec = ContainerSpec(name=name, image="foreign", labels=labels or {})
+        spec = ContainerSpec(
+            name=name, image="foreign", labels=labels or {}, network=network, address=address
+        )
         container = self.create(spec, image, labels or {})
         self.start(container)
         return container.shown.id
@@ -386,7 +391,7 @@ class SimulatedEngine:
         if spec.network not in self.networks:
             raise StartError(f"network {spec.network} not found", exit_code=EXIT_CODE_NOT_STARTED)
         if any(each.is_running and each.shown.address == spec.address for each in self.containers.values()):
-            raise StartError("Address already in use", exit_code=EXIT_CODE_NOT_STARTED)
+            raise AddressTakenError("Address already in use", exit_code=EXIT_CODE_NOT_STARTED)
         return spec.address or str(next(self._addresses))
 
     def _must_be_up(self) -> None:

@@ -31,7 +31,7 @@ class TrafficTable:
         """The table after `message`; the same as before while more of it follows."""
         if message.more:
             return replace(self, begun=(*self.begun, message))
-        message = _whole(*self.begun, message)
+        message = joined(*self.begun, message)
         services, kept = dict(self.services), frozenset(message.keep)
         if message.full:
             services = {key: known for key, known in services.items() if key in kept}
@@ -73,7 +73,8 @@ class TrafficTable:
         )
 
 
-def _whole(*parts: pb.Traffic) -> pb.Traffic:
+def joined(*parts: pb.Traffic) -> pb.Traffic:
+    """The message that was sent in these parts."""
     if len(parts) == 1:
         return parts[0]
     whole = pb.Traffic()

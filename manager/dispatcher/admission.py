@@ -26,10 +26,13 @@ from manager.store.port import Operation, Put
 
 # Of one host; each published port is bound at each of them.
 PUBLISH_ADDRESSES_MAX = 8
-# An address of IPv4 or IPv6, or a name; empty: it does not say.
-_HOST = re.compile(r"[A-Za-z0-9._:%-]{0,253}")
 # 32 bytes as base64.
 _WIREGUARD_KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+
+# As resolvers take them; underscores are no host's by the book, but are found.
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_DIGITS_AND_DOTS = re.compile(r"[0-9.]+")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 class NoSubnetError(LookupError):
@@ -181,8 +184,8 @@ class Admission:
 
 def _wrong_with_network(hello: wire.Hello) -> str:
     """Why its addresses or its key cannot be right; empty if they can. Every other node is told of them."""
-    if not _HOST.fullmatch(hello.address):
-        return f"says that it is at {hello.address[:80]!r}, which is neither an address nor a name of a host"
+    if not _leads_to_a_host(hello.address):
+        return f"advertises {hello.address[:80]!r}, which is neither an IPv4 address nor the name of a host"
     if len(hello.publish_addresses) > PUBLISH_ADDRESSES_MAX:
         return f"publishes at {len(hello.publish_addresses)} addresses: at most {PUBLISH_ADDRESSES_MAX}"
     for address in hello.publish_addresses:
@@ -193,12 +196,19 @@ def _wrong_with_network(hello: wire.Hello) -> str:
     return ""
 
 
+def _leads_to_a_host(address: str) -> bool:
+    # Loopback too: a cluster may be one host.
+    if _is_of_a_host(address):
+        return True
+    return _HOST_NAME.fullmatch(address) is not None and not _DIGITS_AND_DOTS.fullmatch(address)
+
+
 def _is_of_a_host(address: str) -> bool:
     try:
         found = ipaddress.IPv4Address(address)
     except ValueError:
         return False
-    return not (found.is_unspecified or found.is_multicast)
+    return not (found.is_unspecified or found.is_multicast or found == _BROADCAST)
 
 
 def version_skew(agent: str, manager: str) -> str:

@@ -171,6 +171,7 @@ class World:
         self.engine = SimulatedEngine(self.registry)
         self.host = FakeHost("n1")
         self.directory = directory
+        self.run_dir = directory / "run"
         self.managers = [ScriptedManager(f"m{number + 1}") for number in range(managers)]
         self.manager_transports: list[FakeTransport] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -199,6 +200,7 @@ class World:
             AgentSettings(
                 node="n1",
                 data_dir=self.directory,
+                run_dir=self.run_dir,
                 managers=tuple(manager.address for manager in self.managers),
                 address=self.address,
             ),
@@ -215,19 +217,20 @@ class World:
         return agent
 
     async def kill_agent(self) -> None:
-        """SIGKILL: no Goodbye, no last words to the journal but those already written."""
+        """SIGKILL: no Goodbye, no last words to the disk but those already written."""
         self.transport.kill()
-        journal = self.directory / "journal.json"
-        written = journal.read_text() if journal.exists() else None
+        files = [self.directory / name for name in ("journal.json", "network.pb", "traffic.pb")]
+        written = {file: file.read_bytes() if file.exists() else None for file in files}
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        # A cancelled agent still writes its journal; a killed one does not.
-        if written is not None:
-            journal.write_text(written)
-        else:
-            journal.unlink(missing_ok=True)
+        # A cancelled agent still writes them; a killed one does not.
+        for file, content in written.items():
+            if content is not None:
+                file.write_bytes(content)
+            else:
+                file.unlink(missing_ok=True)
 
     async def connected(self, manager: ScriptedManager | None = None) -> None:
         await until(lambda: (manager or self.manager).is_connected)

@@ -68,7 +68,11 @@ class World:
         names.write_text("nameserver 10.213.249.1\n")
         agent = Agent(
             AgentSettings(
-                node=self.node, data_dir=self._directory, managers=(self.manager.address,), address="n1"
+                node=self.node,
+                data_dir=self._directory,
+                run_dir=self._directory / "run",
+                managers=(self.manager.address,),
+                address="n1",
             ),
             transport=FakeTransport(self._network, "n1"),
             runtime=self.runtime,

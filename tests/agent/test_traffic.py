@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
+from agent.told_log import ADDED_MAX_BYTES
 from bayplan.v1 import agent_link_pb2 as pb
 from tests.agent.scripted_manager import NETWORK, World, a_pod, a_world, until
 
@@ -66,6 +68,7 @@ class TestTraffic:
             await until(lambda: 7 in applied(world))
             await asyncio.sleep(3)
             await world.kill_agent()
+            shutil.rmtree(world.run_dir)
             world.proxy.use(world.proxy.network, type(world.proxy.traffic)())
             for transport in world.manager_transports:
                 transport.kill()
@@ -73,6 +76,64 @@ class TestTraffic:
             world.start_agent()
 
             await until(lambda: world.proxy.endpoints("default/web") == {"a"})
+
+    async def test_an_agent_that_was_killed_leaves_the_proxy_as_it_was(self, tmp_path: Path) -> None:
+        """It had no time to write to the disk what it was told last, and its successor meets no manager."""
+        certificate = pb.IngressCertificate(name="default/tls", chain_pem=b"chain", key_pem=b"the key")
+        async with a_world(tmp_path) as world:
+            first = traffic(7, "a")
+            first.ingress.certificates.append(certificate)
+            world.manager.say(traffic=first)
+            await asyncio.sleep(3)
+            leaves = pb.EndpointChanges(service="default/web", gone=["a"])
+            leaves.put.add(id="b", address="10.42.1.3", ports=[8080], ready=True)
+            world.manager.say(traffic=pb.Traffic(version=8, endpoints=[leaves]))
+            await until(lambda: 8 in applied(world))
+            await world.kill_agent()
+            for transport in world.manager_transports:
+                transport.kill()
+
+            world.start_agent()
+            for _ in range(50):
+                await asyncio.sleep(0.1)
+                assert world.proxy.endpoints("default/web") == {"b"}
+                assert list(world.proxy.traffic.ingress.certificates) == [certificate]
+
+            assert b"the key" not in (tmp_path / "traffic.pb").read_bytes()
+
+    async def test_a_log_cut_short_by_the_kill_is_read_up_to_there(self, tmp_path: Path) -> None:
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(7, "a"))
+            await asyncio.sleep(3)
+            world.manager.say(traffic=traffic(8, "b"))
+            await until(lambda: 8 in applied(world))
+            await world.kill_agent()
+            with (world.run_dir / "told.log").open("ab") as log:
+                log.write(b"\0\0\1\0half of")
+            for transport in world.manager_transports:
+                transport.kill()
+
+            world.start_agent()
+            await asyncio.sleep(5)
+
+            assert world.proxy.endpoints("default/web") == {"b"}
+
+    async def test_the_log_stays_small(self, tmp_path: Path) -> None:
+        """And what is not in it any more is not lost."""
+        async with a_world(tmp_path) as world:
+            world.manager.say(traffic=traffic(1, "first"))
+            for version in range(2, 2000):
+                change = pb.EndpointChanges(service="default/web")
+                change.put.add(id="last", hostname="h" * 2000, weight=version)
+                world.manager.say(traffic=pb.Traffic(version=version, endpoints=[change]))
+                if version % 100 == 0:
+                    await asyncio.sleep(0.1)
+            await until(lambda: 1999 in applied(world))
+
+            assert (world.run_dir / "told.log").stat().st_size < 2 * ADDED_MAX_BYTES
+            await world.kill_agent()
+            world.start_agent()
+            await until(lambda: world.proxy.endpoints("default/web") == {"first"})
 
     async def test_nonsense_ends_the_stream_and_nothing_else(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:
@@ -105,6 +166,17 @@ class TestPods:
             world.manager.say(network=NETWORK)
 
             await until(lambda: world.manager.statuses["u1.0.1"].ready)
+
+    async def test_an_address_that_somebody_took_by_hand_is_not_insisted_on(self, tmp_path: Path) -> None:
+        """A container of the user's, connected to our network, has what would be the pod's."""
+        async with a_world(tmp_path) as world:
+            await until(lambda: "bay1" in world.engine.networks)
+            world.engine.add_foreign("debug", network="bay1", address="10.42.0.2")
+            world.manager.assign(a_pod(), full=True)
+
+            await until(lambda: world.manager.statuses.get("u1.0.1", pb.PodStatus()).ready)
+
+            assert world.manager.statuses["u1.0.1"].address == "10.42.0.3"
 
     async def test_the_hosts_network_needs_the_namespaces_policy(self, tmp_path: Path) -> None:
         async with a_world(tmp_path) as world:

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from agent.runtime.port import BridgeNetwork, Container, ContainerState, NetworkTakenError, StartError
+from agent.runtime.port import (
+    AddressTakenError,
+    BridgeNetwork,
+    Container,
+    ContainerState,
+    NetworkTakenError,
+    StartError,
+)
 from tests.contracts.runtime_world import World, spec
 
 NETWORK = BridgeNetwork(
@@ -54,7 +61,7 @@ class NetworkContract:
         await world.runtime.ensure_network(NETWORK)
         await connected(world, "first")
 
-        with pytest.raises(StartError, match=r"[Aa]ddress already in use"):
+        with pytest.raises(AddressTakenError, match=r"[Aa]ddress already in use"):
             await connected(world, "second")
 
     async def test_without_the_network_it_does_not_start(self, world: World) -> None:

@@ -122,6 +122,7 @@ class Node:
         settings = AgentSettings(
             node=self.name,
             data_dir=self._data,
+            run_dir=self._data / "run",
             managers=tuple(f"{name}:7400" for name in self._cluster.managers),
             address=self.name,
         )

@@ -28,8 +28,11 @@ WHAT = ["address", "name", "tcp", "udp", "mtu"]
 
 
 def a_node(number: int, *peers: int) -> NetworkTable:
-    """Node `n<number>`, with its bridge at 127.42.<number>.1."""
-    return a_network(f"127.42.{number}.0/24").fold(
+    """Node `n<number>`, with its bridge at 127.42.<number>.1 and nothing between it and the others."""
+    network = a_network(f"127.42.{number}.0/24")
+    assert network.settings is not None
+    network.settings.mode = pb.NETWORK_MODE_OFF
+    return network.fold(
         pb.Network(
             peers=[
                 pb.NetworkPeer(node=f"n{peer}", address=f"127.0.0.{peer}", subnet=f"127.42.{peer}.0/24")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
 
-from agent.network.conflicts import find_conflicts, unreachable_peers
+from agent.network.conflicts import find_conflicts
 from agent.network.links import ALIAS, wanted_links
 from agent.network.observed import Device, DeviceAddress, Observed, Route
 from bayplan.v1 import agent_link_pb2 as pb
@@ -101,12 +101,3 @@ class TestPort:
 
         assert conflicts(seen) == ["UDP port 7472 is used by nginx (pid 812)"]
         assert conflicts(seen, OFF) == []
-
-
-class TestPeers:
-    def test_a_peer_without_an_ipv4_address_is_named(self) -> None:
-        network = table(1, 2, 3)
-        network.peers["n3"].address = "2001:db8::3"
-
-        assert unreachable_peers(network) == ["n3"]
-        assert [peer.node for peer in wanted_links(network, HOST, own=IPv4Address(1)).peers] == ["n2"]

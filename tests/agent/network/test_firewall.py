@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from agent.network.firewall import Fronts, changed_paths, fronts, render_table
@@ -61,6 +62,12 @@ class TestFronts:
 
         assert set(found.udp_paths()) == {(VIP_AT, 53), (HERE, 53), (HERE, 30053)}
 
+    def test_a_number_that_is_no_port_is_published_nowhere(self) -> None:
+        """The whole table would not load."""
+        port = pb.ServicePort(port=53, udp=True, node_port=65_536)
+
+        assert set(offered((service(port), [endpoint("10.42.1.2", 53)])).udp_paths()) == {(VIP_AT, 53)}
+
     @pytest.mark.parametrize(
         ("policy", "inside", "outside"),
         [
@@ -106,6 +113,7 @@ class TestTable:
     def test_it_is_replaced_in_one_go(self) -> None:
         assert rendered().startswith("add table inet bay1\ndelete table inet bay1\ntable inet bay1 {\n")
 
+    @limits(deadline=None)
     @given(st.text())
     def test_nothing_that_a_user_names_stands_in_it(self, name: str) -> None:
         def text(name: str) -> str:

@@ -77,6 +77,19 @@ class TestPods:
 
         assert lab.ask("tcp", "10.42.1.2", WEB, at="out") == "TimeoutError"
 
+    @pytest.mark.parametrize("source", ["198.51.100.7", "10.42.2.77"])
+    def test_speak_for_themselves_alone(self, lab: Lab, source: str) -> None:
+        """With a stranger's address, or that of another node's pod, they reach nobody."""
+        lab.shell(f"ip address add {source}/32 dev lo", at="a")
+        seen = "iptables -t raw -nvxL PREROUTING | awk '/dpt:4242/ {print $1}'"
+        for host, address in (("out", OUTSIDER), ("n2", "10.42.2.1")):
+            lab.shell("iptables -t raw -I PREROUTING -p udp --dport 4242", at=host)
+            for each in ("10.42.1.2", source):
+                lab.ask("udp", address, 4242, at="a", source=each)
+            assert lab.shell(seen, at=host).strip() == "1"
+            lab.shell("iptables -t raw -D PREROUTING 1", at=host)
+        lab.shell(f"ip address del {source}/32 dev lo", at="a")
+
 
 class TestTunnel:
     def test_takes_packets_of_nodes_alone(self, lab: Lab, nodes: tuple[Node, Node]) -> None:
@@ -149,6 +162,15 @@ class TestServices:
         # The kernel tells the host's own programs at once.
         refusal = "PermissionError" if client == "n1" else "ConnectionRefusedError"
         assert lab.ask("udp", VIP, 9, at=client) == refusal
+
+    def test_are_for_the_cluster_alone(self, lab: Lab, nodes: tuple[Node, Node]) -> None:
+        """Whoever sets a route to them is not answered, whatever the host forwards."""
+        lab.shell("ip route replace 10.96.0.0/16 via 192.0.2.1", at="out")
+        nodes[0].shell("iptables -P FORWARD ACCEPT")
+
+        assert lab.ask("tcp", VIP, 80, at="out") == "TimeoutError"
+        assert lab.ask("udp", VIP, 53, at="out") == "TimeoutError"
+        lab.shell("ip route del 10.96.0.0/16", at="out")
 
     def test_a_port_that_docker_publishes_does_not_answer_either(
         self, lab: Lab, nodes: tuple[Node, Node]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from agent.network import operations as ops
@@ -203,10 +204,14 @@ class TestPlan:
         assert wanted_links(table(1, 2), LAN, own=IPv4Address("198.51.100.9")).local is None
 
 
+def _key(number: int) -> str:
+    return f"KEY{number}".ljust(43, "A") + "="
+
+
 class TestWireguard:
     def a_peer(self, number: int) -> WireguardPeer:
         return WireguardPeer(
-            key=f"KEY{number}",
+            key=_key(number),
             endpoint=(f"192.0.2.{number}", 7472),
             allowed=frozenset((IPv4Network(f"10.42.{number}.0/24"),)),
         )
@@ -214,7 +219,7 @@ class TestWireguard:
     def wants(self, *keyed: int) -> Wanted:
         network = table(1, *keyed, settings=WIREGUARD)
         for number in keyed:
-            network.peers[f"n{number}"].wireguard_key = f"KEY{number}"
+            network.peers[f"n{number}"].wireguard_key = _key(number)
         return wanted_links(network, LAN, own=OWN, public_key="PUB", private_key="PRIV")
 
     def test_the_tunnel_has_a_key_and_knows_its_peers(self) -> None:
@@ -300,6 +305,7 @@ MODES = st.sampled_from([pb.NETWORK_MODE_VXLAN, pb.NETWORK_MODE_OFF])
 
 
 class TestAlways:
+    @limits(deadline=None)
     @given(PEERS, PEERS, MODES, MODES)
     def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
         self, before: set[int], after: set[int], first: pb.NetworkMode, second: pb.NetworkMode

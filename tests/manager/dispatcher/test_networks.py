@@ -153,6 +153,15 @@ class TestHello:
         ("hello", "words"),
         [
             (
+                {"address": "0.0.0.0"},
+                "advertises '0.0.0.0', which is neither an IPv4 address nor the name of a host",
+            ),
+            ({"address": "224.0.0.1"}, "neither an IPv4 address nor the name of a host"),
+            ({"address": "255.255.255.255"}, "neither an IPv4 address nor the name of a host"),
+            ({"address": "10.0.0.256"}, "neither an IPv4 address nor the name of a host"),
+            ({"address": "10.0.0.5/8"}, "neither an IPv4 address nor the name of a host"),
+            ({"address": "host\nhost"}, "neither an IPv4 address nor the name of a host"),
+            (
                 {"publish_addresses": ["host.example"]},
                 "publishes at 'host.example', which is no IPv4 address",
             ),
