@@ -1,7 +1,7 @@
 """What HAProxy reads: written whole, checked by HAProxy itself, and swapped by one rename.
 
 Everything lies below the run directory, a tmpfs: certificates' keys must not stay on a disk. After a
-reboot the agent writes it again from the tables that it keeps, and from the first manager's word the keys.
+reboot the agent writes it again from the tables that it keeps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from bayplan.v1 import agent_link_pb2 as pb
 USER = "haproxy"
 _CHECK_S = 60.0
 _WORDS_MAX = 600
-_CERTIFICATES = "certificates.pb"
 
 
 class HaproxyFiles:
@@ -100,21 +99,6 @@ class HaproxyFiles:
                 found[certificate.name] = seen[digest]
         self._checked = seen
         return found
-
-    def keep(self, certificates: Iterable[pb.IngressCertificate]) -> None:
-        """Keys and all, for an agent that starts anew with no manager in reach. Raises OSError."""
-        content = pb.Ingress(certificates=certificates).SerializeToString(deterministic=True)
-        path = self.directory / _CERTIFICATES
-        if not _holds(path, content):
-            _write(path.with_suffix(".new"), content)
-            path.with_suffix(".new").replace(path)
-
-    def kept(self) -> list[pb.IngressCertificate]:
-        """None after a reboot, or where they cannot be read."""
-        try:
-            return list(pb.Ingress.FromString((self.directory / _CERTIFICATES).read_bytes()).certificates)
-        except (OSError, ValueError):  # DecodeError is a ValueError.
-            return []
 
     async def _refusal_of_pem(self, pem: bytes) -> str:
         try_pem, try_configuration = self.directory / "try.pem", self.directory / "try.cfg"

@@ -62,7 +62,6 @@ class HaproxyProxy:
         self._files = HaproxyFiles(directory, binary=binary)
         self._haproxy = RunningHaproxy(directory / MASTER_SOCKET)
         self._tables = NetworkTable(), TrafficTable()
-        self._has_leaders_word = False  # Since this agent started.
         self._news = asyncio.Event()
         self._obstacles = Obstacles()
         self._rendered: tuple[NetworkTable, TrafficTable] | None = None
@@ -80,12 +79,6 @@ class HaproxyProxy:
 
     def use(self, network: NetworkTable, traffic: TrafficTable) -> None:
         """See `Proxy`."""
-        self._has_leaders_word |= bool(traffic.version)
-        if not self._has_leaders_word:
-            # Tables are kept on disk without keys: without these HTTPS would end with the agent's restart.
-            ingress = pb.Ingress(certificates=self._files.kept())
-            ingress.MergeFrom(traffic.ingress)
-            traffic = replace(traffic, ingress=ingress)
         self._tables = network, traffic
         self._news.set()
 
@@ -173,7 +166,6 @@ class HaproxyProxy:
             return
         self._ports_due_s = now_s + RETRY_S
         if self._rendered is None or self._rendered[1].ingress is not traffic.ingress:
-            await asyncio.to_thread(self._files.keep, traffic.ingress.certificates)
             unusable = await self._files.unusable(traffic.ingress.certificates)
             self._obstacles = replace(self._obstacles, unusable=unusable)
         if is_news or self._wanted is None:

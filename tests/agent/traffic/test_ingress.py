@@ -169,36 +169,6 @@ class TestCertificates:
                 await world.until_applied(world.say(services=[QUIET_WEB], ingress=ingress))
                 assert await name_shown(world, name) == name
 
-    async def test_are_served_on_when_the_agent_restarts_with_no_manager_in_reach(self) -> None:
-        """Its tables have no keys, HAProxy has them all the same. A leader's word ends that."""
-        async with a_world() as world:
-            rules = [pb.IngressRule(path="/", service=WEB, port=80)]
-            ingress = pb.Ingress(
-                ports=[80, 443], rules=rules, certificates=[a_certificate("shop/tls", "one.example")]
-            )
-            await world.until_applied(world.say(services=[QUIET_WEB], ingress=ingress))
-            worker = world.proxy._haproxy.processes
-            await world.restart_agent()
-            assert not world.traffic.ingress.certificates
-            # As when it has connected to a leader that is still learning.
-            world.proxy.use(world.network, world.traffic)
-            await world.until(lambda: world.proxy._haproxy.processes is not None)
-            await asyncio.sleep(0.7)
-            assert world.proxy._haproxy.processes == worker
-            # HAProxy is restarted, and finds it in its file.
-            world.haproxy.kill()
-            world.haproxy.start()
-            await world.until(lambda: world.proxy._haproxy.processes not in (worker, None))
-            assert await name_shown(world, "one.example") == "one.example"
-            await world.until_applied(world.say(ingress=pb.Ingress(ports=[80, 443], rules=rules)))
-            with pytest.raises(ConnectionRefusedError):
-                await name_shown(world, "one.example")
-            await world.restart_agent()
-            await world.until(lambda: world.proxy._haproxy.processes is not None)
-            await asyncio.sleep(0.7)
-            with pytest.raises(ConnectionRefusedError):
-                await name_shown(world, "one.example")
-
 
 class TestProxyProtocol:
     async def test_a_pod_is_told_its_caller_before_all_else(self) -> None:

@@ -376,7 +376,7 @@ class TestFaults:
             worker = world.proxy._haproxy.processes
             async with under_load(world) as load:
                 await world.restart_agent()
-                await world.until_applied(world.say())
+                await world.until_applied(world.traffic.version)
             assert load.failed == []
             assert world.proxy._haproxy.processes == worker
 

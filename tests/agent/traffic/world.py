@@ -233,11 +233,7 @@ class World:
             await asyncio.gather(self._running, return_exceptions=True)
 
     async def restart_agent(self) -> None:
-        """With the tables as they are on disk, and no leader in reach yet."""
         await self.disconnect()
-        self.traffic = TrafficTable().fold(
-            pb.Traffic.FromString(self.traffic.to_message().SerializeToString())
-        )
         self.proxy = HaproxyProxy(self.settings, binary=haproxy_binary())
         self.proxy.use(self.network, self.traffic)
         self.connect()
