@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import IPv4Network
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -10,6 +11,9 @@ from pyroute2.netlink.generic.wireguard import AsyncWireGuard
 from agent.network import operations as ops
 from agent.network.observed import WireguardDevice, WireguardPeer
 from agent.network.operations import WireguardOperation
+
+# The agent dials no manager meanwhile.
+ANSWER_S = 2.0
 
 
 async def observe(name: str) -> WireguardDevice:
@@ -57,9 +61,9 @@ async def do(operation: WireguardOperation) -> None:
 
 
 async def is_supported() -> bool:
-    """Whether this kernel has WireGuard; asking loads its module."""
+    """Whether this kernel has WireGuard; asking loads its module. A kernel that does not answer in time has not."""
     try:
-        async with AsyncWireGuard():
+        async with asyncio.timeout(ANSWER_S), AsyncWireGuard():
             return True
-    except (NetlinkError, OSError):
+    except (NetlinkError, OSError):  # TimeoutError is an OSError.
         return False

@@ -50,7 +50,10 @@ class TestSilentManagers:
             transport=GrpcTransport(),
             route=Route([each.address for each in managers], random.Random(0)),
         )
-        running = [asyncio.create_task(dialling.run()), *(asyncio.create_task(each.run()) for each in managers)]
+        running = [
+            asyncio.create_task(dialling.run()),
+            *(asyncio.create_task(each.run()) for each in managers),
+        ]
         try:
             async with asyncio.timeout(10):
                 for manager in managers:
