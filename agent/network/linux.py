@@ -51,6 +51,8 @@ ENGINE_EVERY_S = 60.0
 COALESCE_S = 0.05
 # Between rounds: our own deeds come as hints too, and two agents that undo each other's must not take a processor.
 ROUND_PAUSE_S = 0.2
+# An answer of the kernel's that was lost is not waited for for ever.
+ROUND_MAX_S = 60.0
 # A pod that is to start waits so long for a network that is just being made.
 ATTACH_S = 5.0
 _CABLE = "veth"  # How the engine names the host's end of a container's.
@@ -190,7 +192,13 @@ class LinuxNetwork:
             await asyncio.sleep(max(COALESCE_S, ended_s + ROUND_PAUSE_S - loop.time()))
             self._wake.clear()
             began_s, is_look = loop.time(), self._is_look_due
-            await self._mend()
+            try:
+                async with asyncio.timeout(ROUND_MAX_S):
+                    await self._mend()
+            except TimeoutError:
+                log.warning("network.round_given_up", after_s=ROUND_MAX_S)
+                self._is_look_due = True
+                self._wake.set()
             ended_s = loop.time()
             if is_look:
                 look_at_s = ended_s + max(LOOK_EVERY_S, (ended_s - began_s) / LOOKING_SHARE)
