@@ -88,6 +88,7 @@ class World:
         network = pb.Network()
         network.CopyFrom(NETWORK)
         network.subnet, network.settings.id = SUBNET, NETWORK_ID
+        network.settings.pod_range = "10.213.0.0/16"
         self.manager.say(network=network)
 
     async def close(self) -> None:

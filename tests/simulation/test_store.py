@@ -417,14 +417,14 @@ class TestStrangers:
 
     @pytest.mark.parametrize("version", ["0.3.0", "1.1.0", "x"])
     async def test_an_agent_of_another_age_is_refused_in_words(self, cluster: Cluster, version: str) -> None:
-        answer = await greet(cluster, pb.Hello(node="n9", version=version, session="s"))
+        answer = await greet(cluster, pb.Hello(node="n9", address="n9", version=version, session="s"))
 
         assert answer.refusal.final
         assert version in answer.refusal.reason
 
     @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
     async def test_one_minor_version_apart_is_welcome(self, cluster: Cluster, version: str) -> None:
-        answer = await greet(cluster, pb.Hello(node="n9", version=version, session="s"))
+        answer = await greet(cluster, pb.Hello(node="n9", address="n9", version=version, session="s"))
 
         assert answer.WhichOneof("kind") == "welcome"
 
