@@ -26,11 +26,18 @@ NODE_TIMEOUT_S = 60
 NODE_UNITS = ("bayplan-agent", "bayplan-proxy", "bayplan-dns")
 # linux/capability.h
 CAPABILITIES = {
-    "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12,
+    "CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13, "CAP_SYS_PTRACE": 19,
 }  # fmt: skip
 ALLOWED = {
-    "bayplan-agent": ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE", "CAP_KILL"),
+    "bayplan-agent": (
+        "CAP_NET_ADMIN",
+        "CAP_NET_RAW",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_SYS_PTRACE",
+        "CAP_KILL",
+        "CAP_CHOWN",
+    ),
     "bayplan-proxy": ("CAP_NET_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"),
     "bayplan-dns": ("CAP_NET_BIND_SERVICE",),
 }
