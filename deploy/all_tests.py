@@ -49,7 +49,7 @@ class Group:
 GROUPS = (
     Group(name="hosts", paths=(HOSTS,)),
     Group(name="cluster", paths=(CLUSTER, f"--ignore={HOSTS}")),
-    Group(name="rest", paths=(f"--ignore={CLUSTER}",), niceness=5),
+    Group(name="rest", paths=(f"--ignore={CLUSTER}",), niceness=10),
 )
 
 
