@@ -14,7 +14,7 @@ from bench.benchmark import Benchmark, bench_cluster
 from bench.measure import Rig
 from bench.traffic.figures import ALONE_KEYS, FIGURES, MEASUREMENTS
 from bench.traffic.many_services import measure_many_services
-from bench.traffic.throughput import ROUND_S
+from bench.traffic.throughput import ROUND_S, ROUNDS_PER_RUN
 from bench.traffic.wrk import CONNECTIONS
 from deploy import images
 from deploy.shell import ends
@@ -31,7 +31,7 @@ def main() -> None:
         name="traffic",
         title="Traffic",
         figures=FIGURES,
-        counts=f"runs: {arguments.runs}, of requests/s {ROUND_S} s each, {CONNECTIONS} connections",
+        counts=f"runs: {arguments.runs}, each of {ROUNDS_PER_RUN} times {ROUND_S} s for requests/s, {CONNECTIONS} connections",
     )
     if not arguments.only or set(arguments.only) & set(ALONE_KEYS):
         images.build_all()

@@ -10,6 +10,7 @@ import http.client
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.runtime.port import LABEL_WORKLOAD
@@ -19,6 +20,7 @@ from tests.e2e.documents import deployment, service
 
 NAME, IMAGE = "bench-web", "bench-web:1"
 WORKLOAD = f"Deployment/{NAME}"
+CLIENT = "bench-client"
 DIRECTORY = Path(__file__).parent / "pod"
 PORT, POD_PORT = 8080, 8080
 ANSWER_TIMEOUT_S = 2.0
@@ -48,6 +50,24 @@ def web(cluster: Cluster, *, replicas: int, nodes: Collection[str] = tuple(NODES
             cluster.ok("uncordon", node)
 
 
+@contextmanager
+def client_pod(cluster: Cluster, node: str) -> Iterator[str]:
+    """A pod on this node meanwhile, apart from those that answer: a process of it."""
+    wanted = deployment(CLIENT, replicas=1, image=IMAGE)
+    wanted["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
+    cluster.push_image(DIRECTORY, IMAGE)
+    done = cluster.apply(wanted)
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        (pod,) = _pods(cluster.local, f"Deployment/{CLIENT}")
+        found = cluster.local.execute(
+            NODES[node], "docker", "inspect", "--format", "{{.State.Pid}}", pod["Id"]
+        )
+        yield found.strip()
+    finally:
+        cluster.delete(wanted)
+
+
 def url_of(local: LocalCluster, node: str, port: int = PORT) -> str:
     """Where a node publishes it."""
     return f"http://{local.address(node)}:{port}"
@@ -62,9 +82,16 @@ def pod_addresses(local: LocalCluster) -> list[str]:
     """Of those that run, as their own engines say."""
     return [
         next(network["IPAddress"] for network in listed["NetworkSettings"]["Networks"].values())
+        for listed in _pods(local, WORKLOAD)
+    ]
+
+
+def _pods(local: LocalCluster, workload: str) -> list[dict[str, Any]]:
+    return [
+        listed
         for node in NODES
         for listed in local.pods(node) or []
-        if listed["Labels"].get(LABEL_WORKLOAD) == WORKLOAD
+        if listed["Labels"].get(LABEL_WORKLOAD) == workload
     ]
 
 

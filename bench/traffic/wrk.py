@@ -1,6 +1,6 @@
 """wrk, a load generator in C: what it is asked, and what it says.
 
-It runs in a node's container, on the host's side of the node's network, and keeps a fixed number of
+It runs on a node, in the node's own network or in that of a pod there, and keeps a fixed number of
 connections busy. A round in which anything failed is no measurement.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from deploy.engine import docker
 from deploy.local_cluster import NODES, LocalCluster
-from deploy.shell import StepError
+from deploy.shell import StepError, run
 
 THREADS = 2
 # Enough that the proxy never waits for work, few enough that they do not only wait for each other.
@@ -22,6 +23,20 @@ _FAILED = re.compile(r"^\s+(Socket errors: .+|Non-2xx or 3xx responses: \d+)$", 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Where requests come from."""
+
+    local: LocalCluster
+    node: str
+    pod: str = ""  # The process of the node's container whose network it is in; empty: in the node's own.
+
+    def command(self, *words: str) -> list[str]:
+        """What to run here for the command to run there."""
+        inside = ("nsenter", f"--target={self.pod}", "--net") if self.pod else ()
+        return [*docker(), "exec", self.local.container(NODES[self.node]), *inside, *words]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What a client saw for some seconds."""
 
@@ -29,10 +44,10 @@ class Round:
     p99_ms: float
 
 
-def run_wrk(local: LocalCluster, node: str, url: str, *, seconds: int) -> Round:
-    """Load `url` from a node. Raises StepError if a request failed."""
+def run_wrk(client: Client, url: str, *, seconds: int) -> Round:
+    """Load `url`. Raises StepError if a request failed."""
     words = ["wrk", f"--threads={THREADS}", f"--connections={CONNECTIONS}", f"--duration={seconds}s"]
-    return parse(local.execute(NODES[node], *words, "--latency", url))
+    return parse(run(client.command(*words, "--latency", url)))
 
 
 def parse(said: str) -> Round:

@@ -53,11 +53,16 @@ KEYS = {
 
 
 def a_side(*rates: float, p99_ms: float = 4.0, processor_us: float = 40.0) -> Side:
+    """One that answered at these rates, each for a whole run."""
     return Side(
         name="",
         url="",
         pid_file="",
-        rounds=[Round(requests_per_s=rate, p99_ms=p99_ms) for rate in rates],
+        rounds=[
+            Round(requests_per_s=rate, p99_ms=p99_ms)
+            for rate in rates
+            for _ in range(throughput.ROUNDS_PER_RUN)
+        ],
         processor_us=[processor_us] * len(rates),
     )
 
@@ -86,18 +91,25 @@ class TestWrk:
 
 
 class TestSideBySide:
-    def test_each_round_is_compared_with_its_neighbour(self) -> None:
-        """A machine that becomes slow in the middle changes no ratio."""
+    def test_each_run_is_compared_with_the_same_run_by_hand(self) -> None:
+        """A machine that becomes slow between two runs changes no ratio."""
         found = throughput.results(
             "same_node", a_side(95, 50, 19), a_side(100, 50, 20), Round(requests_per_s=300, p99_ms=1)
         )
 
         assert found["same_node_rps_ratio"].value == 0.95
 
+    def test_the_rounds_of_a_run_count_together(self) -> None:
+        ours, theirs = a_side(90), a_side(100)
+        ours.rounds[0] = Round(requests_per_s=290, p99_ms=1)
+
+        found = throughput.results("same_node", ours, theirs, Round(requests_per_s=300, p99_ms=1))
+
+        assert found["same_node_rps_ratio"].value == 0.9 + 2 / throughput.ROUNDS_PER_RUN
+
     def test_the_least_ratio_is_the_worst_and_the_greatest_latency(self) -> None:
-        ours, theirs = a_side(90, 110, p99_ms=7), a_side(100, 100, p99_ms=6)
-        ours.rounds.append(Round(requests_per_s=100, p99_ms=9))
-        theirs.rounds.append(Round(requests_per_s=100, p99_ms=5))
+        ours, theirs = a_side(90, 110, 100, p99_ms=7), a_side(100, 100, 100, p99_ms=6)
+        ours.rounds[-1] = Round(requests_per_s=100, p99_ms=9)
 
         found = throughput.results("published", ours, theirs, Round(requests_per_s=300, p99_ms=1))
 
