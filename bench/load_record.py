@@ -16,8 +16,9 @@ from typing import Any
 LIMIT_S = 2.0
 """What is not answered by then has failed."""
 
-# A generator that is itself late says more about its machine than about what it measures.
-LAG_P99_MAX_S = 0.1
+# A generator that is itself late says more about its machine than about what it measures. A little is no matter: its
+# lateness counts as the answer's, which is due within 2 s.
+LAG_P99_MAX_S = 0.2
 LAG_MAX_S = 0.5
 # Of all that was due; the rest was not sent.
 SENT_MIN = 0.99

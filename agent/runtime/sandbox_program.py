@@ -1,4 +1,4 @@
-"""The program of a pod's sandbox: it does nothing until it gets SIGTERM, and then ends well.
+"""The program of a pod's sandbox: it does nothing until it is killed. Whoever asks it politely, it obeys too.
 
 A node that can pull nothing must be able to run pods of several containers, so the agent brings the program along:
 a Linux executable of some two hundred bytes, without a library, for each processor. It is kept as its instructions,

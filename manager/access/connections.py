@@ -118,7 +118,7 @@ class Connections:
         """(inode, descriptor, peer) of every connection that counts, oldest first."""
         descriptors = _sockets()
         self._known = {inode: peer for inode, peer in self._known.items() if inode in descriptors}
-        # The kernel numbers sockets as they are made.
+        # Roughly as they were made: each processor numbers sockets from a batch of its own.
         for inode in sorted(descriptors.keys() - self._known.keys(), key=lambda each: int(each[8:-1])):
             self._known[inode] = self._peer(inode, descriptors[inode], ports)
         return [(inode, descriptors[inode], peer) for inode, peer in self._known.items() if peer is not None]

@@ -85,7 +85,9 @@ def no_descriptor_left() -> Iterator[None]:
 class TestConnections:
     def test_of_one_address_those_beyond_the_limit_are_cut_the_newest_first(self, server: Server) -> None:
         host = free_host()
-        clients = [server.connected(host, server.main) for _ in range(5)]
+        clients = [server.connected(host, server.main) for _ in range(3)]
+        assert server.connections.look() == {}
+        clients += [server.connected(host, server.main) for _ in range(2)]
 
         assert server.connections.look() == {(server.main, host): 2}
         assert [is_cut(each) for each in clients] == [False, False, False, True, True]

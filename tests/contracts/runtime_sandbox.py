@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from agent.runtime.port import Container, ContainerSpec, ContainerState, StartError
 from tests.contracts.runtime_networks import ADDRESS, NETWORK
 from tests.contracts.runtime_world import World, ended, spec
+
+GRACE_S = 30
 
 
 async def sandbox_spec(world: World, name: str = "sandbox") -> ContainerSpec:
@@ -50,10 +53,11 @@ class SandboxContract:
     async def test_it_obeys_at_once_when_it_is_to_stop(self, world: World) -> None:
         sandbox = await a_sandbox(world)
 
-        await world.runtime.stop(sandbox.id, grace_s=30)
+        asked_s = time.monotonic()
+        await world.runtime.stop(sandbox.id, grace_s=GRACE_S)
 
-        stopped = await world.runtime.inspect(sandbox.id)
-        assert (stopped.state, stopped.exit_code) == (ContainerState.EXITED, 0)
+        assert time.monotonic() - asked_s < GRACE_S
+        assert (await world.runtime.inspect(sandbox.id)).state is ContainerState.EXITED
 
     async def test_one_that_joins_has_no_address_of_its_own(self, world: World) -> None:
         container = await joined(world, await a_sandbox(world))

@@ -23,6 +23,7 @@ BLOCKS = read_blocks((ROOT / "docs/install.md").read_text())
 CLUSTER = ("1. ", "2. ", "3. ", "4. ", "5. ", "6. ")
 LATER, UPGRADE, REMOVE = "Another node, later", "Upgrade", "Remove"
 NODE_TIMEOUT_S = 60
+MANY = 6  # Pods, so that every node has one, whichever were the first to be ready.
 NODE_UNITS = ("bayplan-agent", "bayplan-proxy", "bayplan-dns")
 # linux/capability.h
 CAPABILITIES = {
@@ -179,8 +180,7 @@ class TestTheDocument:
         wait_for_nodes(hosts, *NAMES)
 
     def test_upgrades_a_host_in_place_and_its_pods_run_on(self, hosts: BareHosts, tmp_path: Path) -> None:
-        # The nodes that were the first to be ready may have all others.
-        hosts.bash("first", "bay scale deployment/web --replicas=6")
+        hosts.bash("first", f"bay scale deployment/web --replicas={MANY}")
         before = hosts.pods("second")
         served_by = main_pids(hosts, "second", "bayplan-proxy", "bayplan-dns")
         assert before
@@ -209,7 +209,7 @@ class TestTheDocument:
             otherwise=hosts.report,
         )
         eventually(
-            lambda: sum(len(hosts.pods(name)) for name in NAMES) == 3,
+            lambda: sum(len(hosts.pods(name)) for name in NAMES) == MANY,
             within_s=NODE_TIMEOUT_S,
             otherwise=hosts.report,
         )

@@ -92,6 +92,7 @@ class TestToCreateBody:
         body = to_create_body(ContainerSpec(name="sandbox", image="x", labels={}, is_sandbox=True), {})
 
         assert body["User"] == "65534:65534"
+        assert body["StopSignal"] == "SIGKILL"
         assert body["HostConfig"]["CapDrop"] == ["ALL"]
         assert body["HostConfig"]["ReadonlyRootfs"] is True
 
