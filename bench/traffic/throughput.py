@@ -41,9 +41,8 @@ class Way:
     key: str
     client: str
     pods: tuple[str, ...]  # Nodes.
-    is_published: bool = (
-        False  # By the host through the node's port, else by a pod through the service's VIP.
-    )
+    # By the host through the node's port, else by a pod through the service's VIP.
+    is_published: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -83,7 +83,9 @@ class TestSummary:
     def test_of_a_generator_in_time_proves_something(self) -> None:
         assert a_summary().doubts() == []
 
-    @pytest.mark.parametrize("doubtful", [a_summary(lag_max_s=0.6), a_summary(sent=980)])
+    @pytest.mark.parametrize(
+        "doubtful", [a_summary(lag_p99_s=0.2), a_summary(lag_max_s=0.6), a_summary(sent=980)]
+    )
     def test_of_a_late_one_proves_nothing_and_says_so(self, doubtful: Summary) -> None:
         assert len(doubtful.doubts()) == 1
         assert any("proves nothing" in line for line in doubtful.lines())
