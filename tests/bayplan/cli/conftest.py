@@ -17,6 +17,7 @@ import pytest
 from bayplan.cli.run import INSECURE_WARNING
 from bayplan.transport.grpc import GrpcTransport
 from bayplan.v1.access_pb2_grpc import add_AccessServicer_to_server
+from tests.bayplan.cli.install_machine import Machine
 from tests.bayplan.client.fake_access import FakeAccess
 from tests.bayplan.client.fake_control import FakeControl, served
 
@@ -123,3 +124,8 @@ def manifest(tmp_path: Path) -> str:
     path = tmp_path / "shop.yaml"
     path.write_text(MANIFEST)
     return str(path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)

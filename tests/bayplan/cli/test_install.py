@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
-import agent.main
-import manager.main
 from agent.options import SETTINGS as AGENT_SETTINGS
 from agent.settings import WITNESS_PORT
 from bayplan.cli import node_check
@@ -25,64 +20,9 @@ from bayplan.cli.install import (
     plan_etcd,
     plan_manager,
 )
-from bayplan.cli.install_steps import Host, TextFile, carry_out
-from bayplan.cli.install_toml import changed_toml
-from bayplan.identity.tokens import new_token
+from bayplan.cli.install_steps import TextFile
 from manager.main import SETTINGS as MANAGER_SETTINGS
-from tests.bayplan.cli.accounts import Accounts
-
-NOW_S = 1_800_000_000.0
-DAY_S = 86400.0
-TOKEN = str(new_token("ab" * 32))
-OPT = Environment(programs="/opt/bayplan/bin", python="/usr")
-FIRST = Wanted(settings={"id": "m1", "advertise": "10.0.0.1:7400"})
-
-
-class Machine:
-    """A host below a directory, with Bayplan's programs in /opt."""
-
-    def __init__(self, root: Path) -> None:
-        self.accounts = Accounts()
-        self.host = Host(root=root, accounts=self.accounts)
-        for name in ("manager", "agent", "proxy", "dns"):
-            self.write(f"/opt/bayplan/bin/bayplan-{name}", "")
-        self.write("/usr/bin/etcd", "")
-
-    def write(self, path: str, text: str) -> None:
-        self.host.path(path).parent.mkdir(parents=True, exist_ok=True)
-        self.host.path(path).write_text(text)
-
-    def read(self, path: str) -> str:
-        return self.host.path(path).read_text()
-
-    def mode(self, path: str) -> str:
-        return f"{self.host.path(path).stat().st_mode & 0o7777:o}"
-
-    def group(self, path: str) -> str:
-        return self.accounts.owners[self.host.path(path).stat().st_ino][1]
-
-    def settings(self, name: str) -> dict[str, object]:
-        return tomllib.loads(self.read(f"/etc/bayplan/{name}.toml"))
-
-    def do(self, plan: Plan, *, dry_run: bool = False) -> list[str]:
-        lines: list[str] = []
-        carry_out(plan.steps, self.host, lines.append, dry_run=dry_run)
-        return lines
-
-    def manager(self, wanted: Wanted = FIRST, *, dry_run: bool = False) -> list[str]:
-        return self.do(plan_manager(wanted, OPT, self.host), dry_run=dry_run)
-
-    def agent(self, *, token: str = "", **settings: str) -> list[str]:
-        return self.do(plan_agent(Wanted(settings=settings, token=token), OPT, self.host))
-
-    def certificates(self) -> None:
-        for name in ("ca.pem", "server.pem", "server.key", "client.pem", "client.key"):
-            self.write(f"{ETCD_CERTIFICATES}/{name}", name)
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+from tests.bayplan.cli.install_machine import FIRST, OPT, TOKEN, Machine
 
 
 class TestManager:
@@ -326,105 +266,6 @@ class TestEtcd:
         assert ended.value.exit_code == 2
 
 
-class TestUnits:
-    @pytest.fixture
-    def units(self, machine: Machine) -> list[Path]:
-        machine.certificates()
-        machine.manager()
-        machine.agent(managers="10.0.0.1:7400")
-        machine.do(
-            plan_etcd("e1", "10.0.0.1", [], is_existing=False, program="/usr/bin/etcd", host=machine.host)
-        )
-        return sorted(machine.host.path("/etc/systemd/system").glob("*.service"))
-
-    def test_are_hardened(self, units: list[Path]) -> None:
-        wanted = {
-            "NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "SystemCallFilter=@system-service",
-            "LockPersonality=yes", "Restart=always", "StartLimitIntervalSec=0",
-        }  # fmt: skip
-        assert len(units) == 5
-        for unit in units:
-            lines = unit.read_text().splitlines()
-            assert wanted - set(lines) == set()
-            keys = [line.partition("=")[0] for line in lines]
-            assert {
-                "ProtectHome",
-                "RestrictAddressFamilies",
-                "KillMode",
-                "TimeoutStopSec",
-                "LimitNOFILE",
-                "CapabilityBoundingSet",
-                "RestartSec",
-            } <= {*keys}
-
-    def test_have_no_capability_that_they_do_not_need(self, units: list[Path]) -> None:
-        assert {unit.stem: values(unit, "CapabilityBoundingSet") for unit in units} == {
-            "bayplan-etcd": [""],
-            "bayplan-manager": [""],
-            "bayplan-agent": [
-                "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_KILL CAP_CHOWN",
-            ],
-            "bayplan-proxy": [
-                "CAP_NET_BIND_SERVICE CAP_NET_ADMIN CAP_SETUID CAP_SETGID CAP_KILL",
-            ],
-            "bayplan-dns": ["CAP_NET_BIND_SERVICE"],
-        }
-
-    def test_of_agent_proxy_and_name_server_meet_in_a_directory_that_outlives_each(
-        self, units: list[Path]
-    ) -> None:
-        for unit in units:
-            if unit.stem in ("bayplan-agent", "bayplan-proxy", "bayplan-dns"):
-                assert values(unit, "RuntimeDirectory") == ["bayplan"]
-                assert values(unit, "RuntimeDirectoryMode") == ["0711"]
-                assert values(unit, "RuntimeDirectoryPreserve") == ["yes"]
-
-    def test_of_proxy_and_name_server_go_on_whatever_becomes_of_the_agent(self, units: list[Path]) -> None:
-        for unit in units:
-            if unit.stem in ("bayplan-proxy", "bayplan-dns"):
-                assert values(unit, "RestartSec") == ["200ms"]
-                for binds in ("PartOf", "BindsTo", "Requires"):
-                    assert values(unit, binds) == []
-                assert "agent" not in " ".join(values(unit, "After") + values(unit, "Before"))
-            if unit.stem == "bayplan-agent":
-                assert "bayplan-proxy.service bayplan-dns.service" in values(unit, "Wants")[0]
-
-    @pytest.mark.parametrize(
-        ("name", "code"),
-        [
-            ("manager", manager.main.MEND_FIRST),
-            ("agent", agent.main.MEND_FIRST),
-            ("proxy", agent.main.MEND_FIRST),
-            ("dns", agent.main.MEND_FIRST),
-        ],
-    )
-    def test_do_not_restart_what_must_be_mended_first(self, units: list[Path], name: str, code: int) -> None:
-        (unit,) = [each for each in units if each.stem == f"bayplan-{name}"]
-
-        assert f"RestartPreventExitStatus={code}" in unit.read_text().splitlines()
-
-    def test_systemd_understands_them(self, units: list[Path]) -> None:
-        """Where its tools are installed; programs and users that this host lacks are replaced."""
-        tool = ["systemd-analyze", "verify"]
-        try:
-            subprocess.run([tool[0], "--version"], check=True, capture_output=True)
-        except OSError:
-            pytest.skip("no systemd-analyze here")
-        for unit in units:
-            text = re.sub(r"^ExecStart=.*$", "ExecStart=/bin/true", unit.read_text(), flags=re.MULTILINE)
-            unit.write_text(re.sub(r"^(User|Group)=.*$", r"\1=daemon", text, flags=re.MULTILINE))
-
-            done = subprocess.run([*tool, str(unit)], check=False, capture_output=True, text=True)
-
-            assert (done.returncode, done.stderr) == (0, "")
-
-
-def values(unit: Path, key: str) -> list[str]:
-    """Of each line with that key."""
-    lines = [line.partition("=") for line in unit.read_text().splitlines()]
-    return [value for name, _, value in lines if name == key]
-
-
 class TestOptions:
     @pytest.mark.parametrize(
         ("command", "settings", "apart"),
@@ -452,27 +293,6 @@ class TestOptions:
 
     def test_the_witness_port_is_the_agents(self) -> None:
         assert node_check.WITNESS_PORT == WITNESS_PORT
-
-
-class TestToml:
-    def test_a_list_over_several_lines_is_replaced_whole(self) -> None:
-        text = 'labels = [\n  "disk=ssd",\n]\nnode = "n1"\n'
-
-        changed = changed_toml(text, {"labels": ["disk=hdd"]})
-
-        assert tomllib.loads(changed) == {"labels": ["disk=hdd"], "node": "n1"}
-
-    def test_what_only_looks_like_the_key_stays(self) -> None:
-        text = 'managers = "a:1"\n# node = "old"\nnode-x = "y"\n'
-
-        changed = changed_toml(text, {"node": "n1"})
-
-        assert changed == f'{text}node = "n1"\n'
-
-    def test_texts_with_quotes_and_odd_characters_come_back(self) -> None:
-        value = 'a "b" \\ \x7f é'
-
-        assert tomllib.loads(changed_toml("", {"id": value})) == {"id": value}
 
 
 class TestCommand:
