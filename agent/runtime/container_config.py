@@ -52,7 +52,7 @@ def to_create_body(spec: ContainerSpec, labels: Mapping[str, str]) -> dict[str, 
     }
     if spec.is_sandbox:
         body["User"] = NOBODY
-        # It has nothing to finish, and a SIGTERM that comes before its first instruction is lost on process 1.
+        # Its program (sandbox_program.py) handles no other.
         body["StopSignal"] = "SIGKILL"
     if spec.command:
         body["Entrypoint"] = list(spec.command)

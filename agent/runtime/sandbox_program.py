@@ -1,15 +1,11 @@
-"""The program of a pod's sandbox: it does nothing until it is killed. Whoever asks it politely, it obeys too.
+"""The program of a pod's sandbox: it does nothing until it is killed.
 
 A node that can pull nothing must be able to run pods of several containers, so the agent brings the program along:
-a Linux executable of some two hundred bytes, without a library, for each processor. It is kept as its instructions,
-which a reader can check against the assembler beside them; both programs are
+a Linux executable of some hundred bytes, without a library, for each processor. It is kept as its instructions,
+which a reader can check against the assembler beside them: wait for a signal, for ever.
 
-    block SIGTERM and SIGINT              # As process 1 it is spared signals that it neither blocks nor handles.
-    do: wait for one of them              # rt_sigtimedwait; it may be interrupted, by a debugger say.
-    while that failed
-    end with 0
-
-It has no children, as containers of a pod do not share their processes: there is nothing to reap.
+Signals that can be ignored are: it is process 1 and handles none. So its container is stopped by SIGKILL. It has
+no children, as containers of a pod do not share their processes: there is nothing to reap.
 """
 
 from __future__ import annotations
@@ -22,47 +18,20 @@ import tarfile
 PATH = "/wait"
 
 _X86_64 = """
-    6802400000    push  $0x4002           # the set of signals: bit 14 SIGTERM, bit 1 SIGINT
-    4889e6        mov   %rsp, %rsi
-    31ff          xor   %edi, %edi        # SIG_BLOCK
-    31d2          xor   %edx, %edx
-    41ba08000000  mov   $8, %r10d         # bytes of a set
-    b80e000000    mov   $14, %eax         # rt_sigprocmask
+    b822000000    mov   $34, %eax         # wait: pause
     0f05          syscall
-    4889e7        mov   %rsp, %rdi        # wait:
-    31f6          xor   %esi, %esi
-    31d2          xor   %edx, %edx        # without a limit
-    41ba08000000  mov   $8, %r10d
-    b880000000    mov   $128, %eax        # rt_sigtimedwait
-    0f05          syscall
-    85c0          test  %eax, %eax
-    78e8          js    wait
-    31ff          xor   %edi, %edi
-    b8e7000000    mov   $231, %eax        # exit_group
-    0f05          syscall
+    ebf7          jmp   wait
 """
 
 # As it lies in memory: the lowest byte of each instruction first.
 _AARCH64 = """
-    ff4300d1      sub   sp, sp, #16
-    49008852      mov   w9, #0x4002       // the set of signals
-    e90300f9      str   x9, [sp]
-    000080d2      mov   x0, #0            // SIG_BLOCK
-    e1030091      mov   x1, sp
-    020080d2      mov   x2, #0
-    030180d2      mov   x3, #8            // bytes of a set
-    e81080d2      mov   x8, #135          // rt_sigprocmask
-    010000d4      svc   #0
-    e0030091      mov   x0, sp            // wait:
+    000080d2      mov   x0, #0            // wait: ppoll of nothing, without a limit
     010080d2      mov   x1, #0
-    020080d2      mov   x2, #0            // without a limit
-    030180d2      mov   x3, #8
-    281180d2      mov   x8, #137          // rt_sigtimedwait
+    020080d2      mov   x2, #0
+    030080d2      mov   x3, #0
+    280980d2      mov   x8, #73
     010000d4      svc   #0
-    40ffff37      tbnz  w0, #31, wait
-    000080d2      mov   x0, #0
-    c80b80d2      mov   x8, #94           // exit_group
-    010000d4      svc   #0
+    faffff17      b     wait
 """
 
 # By the engine's word for the processor: ELF's number of it, and the instructions.

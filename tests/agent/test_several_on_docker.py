@@ -182,7 +182,7 @@ class TestOnDocker:
         await asked.aclose()
 
     async def test_stops_at_once_and_leaves_nothing_running(self, world: World) -> None:
-        """All get SIGTERM together; the sandbox obeys as it is told."""
+        """All get SIGTERM together, the sandbox SIGKILL after them."""
         await a_running_pair(world)
         world.manager.assign(world.a_pair(pb.WANT_STOP))
 
