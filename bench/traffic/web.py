@@ -36,12 +36,11 @@ def web(cluster: Cluster, *, replicas: int, nodes: Collection[str] = tuple(NODES
     for node in others:
         cluster.ok("cordon", node)
     try:
-        cluster.push_image(DIRECTORY, IMAGE)
-        done = cluster.apply(
+        _apply(
+            cluster,
             deployment(NAME, replicas=replicas, image=IMAGE),
             service(NAME, ports={"http": (PORT, POD_PORT, "TCP")}, type="LoadBalancer"),
         )
-        assert done.returncode == 0, done.stdout + done.stderr
         until_all_answer(cluster, [url_of(cluster.local, node) for node in NODES], pods=replicas)
         yield
     finally:
@@ -55,9 +54,7 @@ def client_pod(cluster: Cluster, node: str) -> Iterator[str]:
     """A pod on this node meanwhile, apart from those that answer: a process of it."""
     wanted = deployment(CLIENT, replicas=1, image=IMAGE)
     wanted["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
-    cluster.push_image(DIRECTORY, IMAGE)
-    done = cluster.apply(wanted)
-    assert done.returncode == 0, done.stdout + done.stderr
+    _apply(cluster, wanted)
     try:
         (pod,) = _pods(cluster.local, f"Deployment/{CLIENT}")
         found = cluster.local.execute(
@@ -66,6 +63,13 @@ def client_pod(cluster: Cluster, node: str) -> Iterator[str]:
         yield found.strip()
     finally:
         cluster.delete(wanted)
+
+
+def _apply(cluster: Cluster, *documents: dict[str, Any]) -> None:
+    """With the image that they run."""
+    cluster.push_image(DIRECTORY, IMAGE)
+    done = cluster.apply(*documents)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def url_of(local: LocalCluster, node: str, port: int = PORT) -> str:
