@@ -1,15 +1,15 @@
 """Requests a second through Bayplan's proxy, beside those through a hand-written HAProxy on the same node.
 
-By turns, a few seconds each and many times, to the same pods from the same client, because rates of single
-rounds differ by a fifth here; each is first as often as second. A service's address is asked by a pod, as
-in life, a published port by another host. Client, proxy and pods share the machine's processors, and so a
+To the same pods from the same client, both at once by turns of hundredths of a second (turns_program.py), in many
+rounds: who gets which thread and processor differs by 4 % from one to the next. A service's address is asked by a
+pod, as in life, a published port by another host. Client, proxy and pods share the machine's processors, and so a
 proxy that needs more of them answers less. What each proxy itself needs is said beside it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,16 +18,16 @@ from bench.measure import Rig
 from bench.report import Measured
 from bench.traffic import by_hand as hand
 from bench.traffic.web import POD_PORT, client_pod, pod_addresses, url_of, url_of_vip, web
-from bench.traffic.wrk import Client, Round, run_wrk
+from bench.traffic.wrk import Answered, Client, p99_ms, take_turns
 from deploy.local_cluster import NODES, LocalCluster
 from deploy.shell import say, works
 from tests.e2e.cluster import Cluster, eventually
 
 PROXY = "n1"
 OUR_PID_FILE = "/run/proxy.pid"
-WARM_UP_S = 3
-ROUND_S = 2
-ROUNDS_PER_RUN = 20  # Of each of the two.
+ROUND_S = 2  # Of each of the two.
+ROUNDS_PER_RUN = 20
+P99_ROUNDS_PER_RUN = 5
 REACH_TIMEOUT_S = 30.0
 # USER_HZ of every Linux that Docker runs on.
 TICKS_PER_S = 100
@@ -52,16 +52,9 @@ class Side:
     name: str
     url: str
     pid_file: str
-    rounds: list[Round] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)  # Requests/s, of each round.
+    p99_ms: list[float] = field(default_factory=list)
     processor_us: list[float] = field(default_factory=list)  # Of the proxy itself, for one request.
-
-    @property
-    def requests_per_s(self) -> float:
-        return statistics.median(each.requests_per_s for each in self.rounds)
-
-    @property
-    def p99_ms(self) -> list[float]:
-        return [each.p99_ms for each in self.rounds]
 
 
 def throughput(way: Way) -> Callable[[Rig], dict[str, Measured]]:
@@ -72,23 +65,23 @@ def throughput(way: Way) -> Callable[[Rig], dict[str, Measured]]:
         with _client(rig.cluster, way) as client, web(rig.cluster, replicas=hand.SERVERS, nodes=way.pods):
             addresses = pod_addresses(local)
             with hand.by_hand(local, PROXY, addresses):
-                ours, theirs = _sides(rig.cluster, way, client)
-                for side in (ours, theirs):
-                    run_wrk(client, side.url, seconds=WARM_UP_S)
-                for turn in range(rig.runs * ROUNDS_PER_RUN):
-                    for side in (ours, theirs) if turn % 2 else (theirs, ours):
-                        _measure_once(client, side)
-                direct = run_wrk(client, f"http://{addresses[0]}:{POD_PORT}/", seconds=WARM_UP_S)
-        return results(way.key, ours, theirs, direct)
+                sides = _sides(rig.cluster, way, client)
+                for _ in range(rig.runs):
+                    for _ in range(ROUNDS_PER_RUN):
+                        _measure_rates(client, sides)
+                    for _ in range(P99_ROUNDS_PER_RUN):
+                        _measure_p99(client, sides)
+                (direct,) = take_turns(client, [f"http://{addresses[0]}:{POD_PORT}/"], seconds=ROUND_S)
+        return results(way.key, *sides, direct)
 
     return measure
 
 
-def results(key: str, ours: Side, theirs: Side, direct: Round) -> dict[str, Measured]:
+def results(key: str, ours: Side, theirs: Side, direct: Answered) -> dict[str, Measured]:
     """Three figures of it. `direct`: without a proxy, from the client to one pod."""
     ratios = [mine / other for mine, other in zip(_means(ours), _means(theirs), strict=True)]
     note = (
-        f"{ours.requests_per_s:.0f} and {theirs.requests_per_s:.0f} requests/s (medians); processor time of the "
+        f"{statistics.median(ours.rates):.0f} and {statistics.median(theirs.rates):.0f} requests/s (medians); processor time of the "
         f"proxy itself for a request: {statistics.median(ours.processor_us):.1f} and "
         f"{statistics.median(theirs.processor_us):.1f} µs; straight to one pod: {direct.requests_per_s:.0f} requests/s"
     )
@@ -110,10 +103,9 @@ def _client(cluster: Cluster, way: Way) -> Iterator[Client]:
 
 def _means(side: Side) -> list[float]:
     """Requests a second in each run."""
-    rates = [each.requests_per_s for each in side.rounds]
     return [
-        statistics.fmean(rates[first : first + ROUNDS_PER_RUN])
-        for first in range(0, len(rates), ROUNDS_PER_RUN)
+        statistics.fmean(side.rates[first : first + ROUNDS_PER_RUN])
+        for first in range(0, len(side.rates), ROUNDS_PER_RUN)
     ]
 
 
@@ -129,13 +121,21 @@ def _sides(cluster: Cluster, way: Way, client: Client) -> tuple[Side, Side]:
     return ours, theirs
 
 
-def _measure_once(client: Client, side: Side) -> None:
-    before_s = _processor_s(client.local, side.pid_file)
-    seen = run_wrk(client, side.url, seconds=ROUND_S)
-    used_s = _processor_s(client.local, side.pid_file) - before_s
-    side.rounds.append(seen)
-    side.processor_us.append(used_s * MICROSECONDS / (seen.requests_per_s * ROUND_S))
-    say(f"    {side.name}: {seen.requests_per_s:.0f} requests/s, p99 {seen.p99_ms:.1f} ms")
+def _measure_rates(client: Client, sides: Sequence[Side]) -> None:
+    before_s = [_processor_s(client.local, side.pid_file) for side in sides]
+    answered = take_turns(client, [side.url for side in sides], seconds=ROUND_S)
+    for side, its, earlier_s in zip(sides, answered, before_s, strict=True):
+        used_s = _processor_s(client.local, side.pid_file) - earlier_s
+        side.rates.append(its.requests_per_s)
+        side.processor_us.append(used_s * MICROSECONDS / its.requests)
+    say(f"    {' and '.join(f'{side.rates[-1]:.0f}' for side in sides)} requests/s")
+
+
+def _measure_p99(client: Client, sides: Sequence[Side]) -> None:
+    """One after the other: who takes turns waits, and that would be counted."""
+    for side in sides:
+        side.p99_ms.append(p99_ms(client, side.url, seconds=ROUND_S))
+        say(f"    {side.name}: p99 {side.p99_ms[-1]:.1f} ms")
 
 
 def _processor_s(local: LocalCluster, pid_file: str) -> float:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import yaml
 
 from bench.benchmark import chosen
 from bench.report import Measured, Report
-from bench.traffic import by_hand, many_services, throughput, under_load
+from bench.traffic import by_hand, many_services, throughput, turns_program, under_load
 from bench.traffic.figures import ALONE_KEYS, FIGURES, MEASUREMENTS, WAYS
 from bench.traffic.throughput import Side
-from bench.traffic.wrk import Round, parse
+from bench.traffic.wrk import Answered, parse_p99_ms, parse_requests
 from deploy.local_cluster import NODES
 from deploy.shell import StepError
 
@@ -58,11 +62,8 @@ def a_side(*rates: float, p99_ms: float = 4.0, processor_us: float = 40.0) -> Si
         name="",
         url="",
         pid_file="",
-        rounds=[
-            Round(requests_per_s=rate, p99_ms=p99_ms)
-            for rate in rates
-            for _ in range(throughput.ROUNDS_PER_RUN)
-        ],
+        rates=[rate for rate in rates for _ in range(throughput.ROUNDS_PER_RUN)],
+        p99_ms=[p99_ms] * len(rates),
         processor_us=[processor_us] * len(rates),
     )
 
@@ -71,47 +72,71 @@ class TestWrk:
     @pytest.mark.parametrize(
         ("p99", "p99_ms"), [("31.68ms", 31.68), ("850.00us", 0.85), ("1.50s", 1500.0), ("1.00m", 60_000.0)]
     )
-    def test_rate_and_p99_are_read_in_every_unit(self, p99: str, p99_ms: float) -> None:
-        found = parse(SAID.format(p99=p99, errors=""))
+    def test_p99_is_read_in_every_unit(self, p99: str, p99_ms: float) -> None:
+        assert parse_p99_ms(SAID.format(p99=p99, errors="")) == pytest.approx(p99_ms)
 
-        assert found.requests_per_s == 11666.71
-        assert found.p99_ms == pytest.approx(p99_ms)
+    def test_requests_are_counted(self) -> None:
+        assert parse_requests(SAID.format(p99="1.00ms", errors="")) == 11754
 
     @pytest.mark.parametrize(
         "error",
         ["Socket errors: connect 0, read 3, write 0, timeout 0", "Non-2xx or 3xx responses: 12"],
     )
     def test_a_round_with_failures_is_no_measurement(self, error: str) -> None:
-        with pytest.raises(StepError, match=error):
-            parse(SAID.format(p99="1.00ms", errors=f"  {error}\n"))
+        said = SAID.format(p99="1.00ms", errors=f"  {error}\n")
+
+        for parse in (parse_p99_ms, parse_requests):
+            with pytest.raises(StepError, match=error):
+                parse(said)
 
     def test_what_is_not_understood_is_shown(self) -> None:
         with pytest.raises(StepError, match="what is this"):
-            parse("what is this")
+            parse_requests("what is this")
+
+
+class TestTurns:
+    def test_one_is_stopped_while_the_other_runs_and_both_say_what_they_did(self) -> None:
+        """Each counts for as long as it runs, and says so when it is interrupted."""
+        counts = "trap 'echo $steps; exit' INT; while sleep 0.01; do steps=$((steps + 1)); done"
+        order = {"commands": [["sh", "-c", counts]] * 2, "turn_s": 0.05, "turns": 10}
+        done = subprocess.run(
+            [sys.executable, turns_program.__file__, json.dumps(order)],
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=30,
+        )
+
+        found = json.loads(done.stdout)
+
+        assert len(found) == 2
+        for each in found:
+            # The start and ten turns; each time one sleep may have ended while its shell was stopped.
+            assert each["ran_s"] >= turns_program.START_S + 10 * 0.05
+            assert 0 < int(each["said"]) <= each["ran_s"] / 0.01 + 11
 
 
 class TestSideBySide:
     def test_each_run_is_compared_with_the_same_run_by_hand(self) -> None:
         """A machine that becomes slow between two runs changes no ratio."""
         found = throughput.results(
-            "same_node", a_side(95, 50, 19), a_side(100, 50, 20), Round(requests_per_s=300, p99_ms=1)
+            "same_node", a_side(95, 50, 19), a_side(100, 50, 20), Answered(requests=600, seconds=2)
         )
 
         assert found["same_node_rps_ratio"].value == 0.95
 
     def test_the_rounds_of_a_run_count_together(self) -> None:
         ours, theirs = a_side(90), a_side(100)
-        ours.rounds[0] = Round(requests_per_s=290, p99_ms=1)
+        ours.rates[0] = 290
 
-        found = throughput.results("same_node", ours, theirs, Round(requests_per_s=300, p99_ms=1))
+        found = throughput.results("same_node", ours, theirs, Answered(requests=600, seconds=2))
 
         assert found["same_node_rps_ratio"].value == 0.9 + 2 / throughput.ROUNDS_PER_RUN
 
     def test_the_least_ratio_is_the_worst_and_the_greatest_latency(self) -> None:
         ours, theirs = a_side(90, 110, 100, p99_ms=7), a_side(100, 100, 100, p99_ms=6)
-        ours.rounds[-1] = Round(requests_per_s=100, p99_ms=9)
+        ours.p99_ms[-1] = 9
 
-        found = throughput.results("published", ours, theirs, Round(requests_per_s=300, p99_ms=1))
+        found = throughput.results("published", ours, theirs, Answered(requests=600, seconds=2))
 
         assert (found["published_rps_ratio"].value, found["published_rps_ratio"].worst) == (1.0, 0.9)
         assert (found["published_p99_ms"].value, found["published_p99_ms"].worst) == (7, 9)
@@ -125,7 +150,7 @@ class TestSideBySide:
             "cross_node",
             a_side(22_000, processor_us=37.8),
             a_side(23_000, processor_us=38.6),
-            Round(requests_per_s=62_000, p99_ms=1),
+            Answered(requests=124_000, seconds=2),
         )
 
         note = found["cross_node_rps_ratio"].note
