@@ -15,9 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 # Its connections stand by then.
 START_S = 0.15
+POLL_S = 0.002
+ASLEEP = "S"
 
 
 class Command:
@@ -39,11 +42,17 @@ class Command:
     def end(self) -> str:
         """What it said."""
         self.go_on()
-        # Not before: it would reach another thread than the one that waits for it.
+        # The signal goes to the first thread, which waits for it, if that has nothing else to do; else to any.
+        while self._process.poll() is None and self._state() != ASLEEP:
+            time.sleep(POLL_S)
         self._process.send_signal(signal.SIGINT)
         said, _ = self._process.communicate()
         self.ran_s += time.monotonic() - self._since_s
         return said
+
+    def _state(self) -> str:
+        """Of its first thread: the field after the name in parentheses, proc(5)."""
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def main() -> None:
