@@ -10,17 +10,16 @@ Of the standard library alone: it runs where the commands do, in a container.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 # Its connections stand by then.
 START_S = 0.15
-POLL_S = 0.002
-ASLEEP = "S"
+AGAIN_AFTER_S = 0.05
 
 
 class Command:
@@ -42,17 +41,13 @@ class Command:
     def end(self) -> str:
         """What it said."""
         self.go_on()
-        # The signal goes to the first thread, which waits for it, if that has nothing else to do; else to any.
-        while self._process.poll() is None and self._state() != ASLEEP:
-            time.sleep(POLL_S)
-        self._process.send_signal(signal.SIGINT)
-        said, _ = self._process.communicate()
-        self.ran_s += time.monotonic() - self._since_s
-        return said
-
-    def _state(self) -> str:
-        """Of its first thread: the field after the name in parentheses, proc(5)."""
-        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        while True:
+            # Again: any thread may take the signal, but only the first one sleeps until it comes.
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                said, _ = self._process.communicate(timeout=AGAIN_AFTER_S)
+                self.ran_s += time.monotonic() - self._since_s
+                return said
 
 
 def main() -> None:
