@@ -15,8 +15,6 @@ WEB = "Deployment/web"
 PODS = 6
 # Verdict after 1 to 2.5 s and starting; the tests' machine may be busy. The exact times are measured in bench/.
 REPLACED_S = 20.0
-# Longer than anything here waits, but for the five minutes of a lost agent.
-LONG_S = 25
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ class TestNodeDeath:
 
         eventually(lambda: runs_on(watch, {"n1", "n3"}), within_s=REPLACED_S, otherwise=cluster.report)
 
-    def test_a_node_that_was_cut_off_for_long_ends_with_one_copy_of_each(
+    def test_a_node_that_was_cut_off_for_a_minute_ends_with_one_copy_of_each(
         self, cluster: Cluster, watch: ContainerWatch, web: str
     ) -> None:
         cluster.cut_link("n2")
@@ -77,7 +75,7 @@ class TestNodeDeath:
             within_s=REPLACED_S,
             otherwise=cluster.report,
         )
-        time.sleep(LONG_S)
+        time.sleep(60)
         assert sum(seen.node == "n2" for seen in watch.now().of(web)) == 2, "its pods run on"
 
         cluster.heal_link("n2")
@@ -95,7 +93,7 @@ class TestNodeDeath:
 
 
 class TestAgentDeath:
-    @pytest.mark.parametrize("away_s", [1, LONG_S])
+    @pytest.mark.parametrize("away_s", [1, 60])
     def test_containers_keep_their_ids(
         self, cluster: Cluster, watch: ContainerWatch, web: str, away_s: int
     ) -> None:

@@ -23,7 +23,7 @@ SERVICE_RANGE = "10.96.0.0/29"
 def seeds() -> list[int]:
     """Those that the environment asks for."""
     one = os.environ.get("BAYPLAN_SEED")
-    return [int(one)] if one else list(range(int(os.environ.get("BAYPLAN_SEEDS", "10"))))
+    return [int(one)] if one else list(range(int(os.environ.get("BAYPLAN_SEEDS", "20"))))
 
 
 async def live(data: Path, seed: int) -> list[str]:

@@ -287,8 +287,9 @@ async def a_world() -> AsyncIterator[World]:
         world._end_silence()
         for pod in world.pods.values():
             await pod.kill()
-        # A thread of the proxy that was cut short may still write there.
-        shutil.rmtree(directory, ignore_errors=True)
+        # The proxy was cut short, but not a thread of it that writes there.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        shutil.rmtree(directory)
 
 
 def web(**fields: object) -> pb.Service:
