@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,11 +70,12 @@ class Cluster:
 
     def mend(self) -> None:
         """Undo every fault; what runs goes on. For tests that share what they have applied."""
-        for service in ("etcd", "registry", *MANAGERS, *NODES.values()):
-            self.local.power_on(service)
-        for node in NODES:
-            self.local.heal_link(node)
-            self.release_agent(node)
+        self.local.power_on("etcd")
+        # Side by side: each is a docker command or two, and this is done after every test.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.local.power_on, ("registry", *MANAGERS, *NODES.values())))
+            list(pool.map(self.local.heal_link, NODES))
+            list(pool.map(self.release_agent, NODES))
         self.wait_until_whole()
         for node, row in self.node_rows().items():
             if row[1] != "Ready":  # But something beside it: cordoned.
